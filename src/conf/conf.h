@@ -1,0 +1,150 @@
+/*
+ * conf: every setting, its sources, and what is wrong with it.
+ *
+ * Sources, later ones win: defaults < environment (WEIR_…, PORT) < command line. (weir.yaml comes
+ * between defaults and environment in a later step.) All of them end in conf_set with a
+ * text, so there is one parser and one set of messages. A stronger source wins in whatever order the
+ * sources are read, because the command line must be read before the files that it names.
+ *
+ * Units:   TIME is milliseconds, SIZE is bytes.
+ * Owner:   struct conf owns all it points to; conf_fini frees it. Read-only after conf_finish.
+ * Errors:  -1 and one sentence in *e that names the setting, the value, what is allowed.
+ * Threads: none inside.
+ */
+#ifndef WEIR_CONF_CONF_H
+#define WEIR_CONF_CONF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/arena.h"
+#include "base/attr.h"
+#include "base/err.h"
+
+struct conf_list {
+    const char **items; /* NUL-terminated texts, owned by the conf */
+    unsigned n;
+};
+
+struct conf_threads {
+    int64_t min, max; /* 1 <= min <= max */
+    bool is_auto;
+};
+
+/* Whose command line it is; decides names, defaults and messages. */
+enum conf_dialect { CONF_WEIR = 0, CONF_WAITRESS };
+
+enum conf_bind_kind { CONF_BIND_TCP = 0, CONF_BIND_UNIX, CONF_BIND_FD };
+struct conf_bind {
+    enum conf_bind_kind kind;
+    const char *host; /* TCP: name or address without brackets; "" or "*" = all */
+    const char *port; /* TCP: number or service name */
+    const char *path; /* UNIX: path; a leading @ is an abstract name */
+    int fd;           /* FD */
+    const char *text; /* as written, for messages */
+};
+
+#define CONF_FIELD_BOOL bool
+#define CONF_FIELD_INT int64_t
+#define CONF_FIELD_SIZE int64_t
+#define CONF_FIELD_TIME int64_t
+#define CONF_FIELD_OCTAL int64_t
+#define CONF_FIELD_TEXT const char *
+#define CONF_FIELD_LIST struct conf_list
+#define CONF_FIELD_THREADS struct conf_threads
+#define CONF_FIELD_CHOICE const char *
+
+struct conf {
+#define SETTING(field, KIND, name, def, min, max, group, help) CONF_FIELD_##KIND field;
+#include "conf/settings.def"
+#undef SETTING
+    enum conf_dialect dialect;
+    struct conf_bind *binds; /* made by conf_finish from bind / host / port / listen / unix socket */
+    unsigned n_binds;
+    struct arena arena;      /* owns the texts */
+    void *priv;              /* where each value came from, pending waitress host/port, … */
+};
+
+/* What a command line asks for. */
+enum conf_action {
+    CONF_RUN = 0,
+    CONF_EXIT,          /* help or version was printed: exit with *status */
+    CONF_CHECK,         /* --check-config: load, check, import, say it is fine */
+    CONF_PRINT,         /* --print-config */
+};
+
+/* Defaults of the dialect. */
+WEIR_MUST_USE int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e);
+void conf_fini(struct conf *c);
+
+/* Set one setting by its name in the dialect ("max-body-size" or "max_body_size"); in CONF_WAITRESS by
+ * Waitress' names first, then by Weir's own. `source` is for messages ("--threads", "WEIR_THREADS",
+ * "serve(threads=…)"; NULL: the name). For LIST it appends. "sockets" (CONF_WAITRESS) takes numbers of
+ * descriptors, "call" and "factory" the same flag. */
+WEIR_MUST_USE int conf_set(struct conf *c, const char *name, const char *value,
+                           const char *source, struct err *e);
+
+/* Read WEIR_… and PORT from `environ_` (NULL-terminated NAME=VALUE); nothing in CONF_WAITRESS. */
+WEIR_MUST_USE int conf_environment(struct conf *c, char *const *environ_, struct err *e);
+
+/*
+ * Read a command line; argv[0] is the program as it shall be named in messages. Help and version go to
+ * `out`. Accepted options without effect are said in one line each on `out_err` (NULL: kept for
+ * conf_notes). On CONF_EXIT *status is the exit code. Errors: -1, *e, and *status is the exit code
+ * of the peer.
+ */
+WEIR_MUST_USE int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
+                                    FILE *out_err, enum conf_action *action, int *status,
+                                    struct err *e);
+
+/* Check relations between settings, make binds and defaults that depend on others. */
+WEIR_MUST_USE int conf_finish(struct conf *c, struct err *e);
+
+/*
+ * All of the above in the right order: command line, environment, files of --env-file, is there an
+ * application, conf_finish. This is what a program's start calls, between conf_init and conf_fini.
+ * Arguments and result as conf_command_line. Notes stay for conf_notes.
+ */
+WEIR_MUST_USE int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_,
+                            FILE *out, enum conf_action *action, int *status, struct err *e);
+
+/* Write what was accepted but has no effect, one line each, and forget it. */
+void conf_notes(struct conf *c, FILE *out);
+
+/* Write an error of conf_load as the dialect's users expect it: "weir: …", or Waitress' "Error: …"
+ * with the usage below. */
+void conf_complain(const struct conf *c, const char *program, const struct err *e, FILE *out);
+
+/* NAME=VALUE of a file, or what a file adds to the environment. */
+struct conf_env {
+    const char *name, *value; /* owned by the conf */
+    const char *source;       /* "FILE:LINE", owned by the conf */
+};
+struct conf_env_list {
+    struct conf_env *items; /* owned by the conf */
+    unsigned n;
+};
+
+/*
+ * Read NAME=VALUE lines: blank lines, # comments, `export `, 'verbatim', "with \n \t \" \\ \$" (both may
+ * run over lines), bare values trimmed and ended by " #". Nothing is expanded. Appends to *out; a
+ * later line wins over an earlier one of the same name. Errors name `path` and the line.
+ */
+WEIR_MUST_USE int conf_env_parse(struct arena *arena, const char *path, const char *text, size_t n,
+                                 struct conf_env_list *out, struct err *e);
+WEIR_MUST_USE int conf_env_read(struct arena *arena, const char *path, struct conf_env_list *out,
+                                struct err *e);
+
+/* What the files of --env-file add to the environment (names already set there are left out). For
+ * the caller to put into its own environment; filled by conf_load. */
+struct conf_env_list conf_env_added(const struct conf *c);
+
+/* Every setting in force with its source, one a line. */
+void conf_print(const struct conf *c, FILE *out);
+
+/* Markdown references, for docs/reference/settings.md and docs/reference/waitress-options.md. */
+void conf_reference(FILE *out);
+void conf_reference_waitress(FILE *out);
+
+#endif
