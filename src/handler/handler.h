@@ -1,0 +1,184 @@
+/*
+ * handler: what answers a request, and how it does.
+ *
+ * A `struct call` is one request while it is being answered: lent to the handler for the time
+ * of its run. Everything about responses (framing, length, HEAD, keep-alive, forbidden fields)
+ * is decided here once, for WSGI applications and C handlers alike.
+ *
+ * A response is built in the executor's own buffer (call->out); nothing reaches the
+ * connection before call_flush or the end of the run, so a response that fails early can be replaced.
+ *
+ * Threads: one thread runs a call at a time. Only call_gone may be asked by other threads.
+ * Source:  RFC 9110 §6, §8.6, §9.3.2, §15; RFC 9112 §6, §7, §9; PEP 3333.
+ */
+#ifndef WEIR_HANDLER_HANDLER_H
+#define WEIR_HANDLER_HANDLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "base/attr.h"
+#include "base/buf.h"
+#include "http/body.h"
+#include "http/proxy.h"
+#include "http/req.h"
+
+struct call;
+
+/* What the serving layer does for a call; filled in by serve/exchange. */
+struct call_ops {
+    /* See call_flush, call_wait, call_body_read, call_body_wait below. */
+    int (*flush)(struct call *c);
+    int (*wait)(struct call *c);
+    ssize_t (*body_read)(struct call *c, void *p, size_t n);
+    int (*body_wait)(struct call *c);
+    bool (*gone)(const struct call *c);
+};
+
+enum call_state {
+    CALL_NEW = 0, /* no status yet */
+    CALL_STATUS,  /* status and fields stand in `out`, not framed; may still be replaced */
+    CALL_BODY,    /* the head is framed (maybe on the wire): content follows */
+    CALL_ENDED,   /* complete; nothing may follow */
+    CALL_ABORTED, /* broken off: the connection closes without an orderly end */
+};
+
+enum call_framing { CALL_LENGTH = 0, CALL_CHUNKED, CALL_CLOSE, CALL_NO_BODY };
+
+/* Facts of a connection that do not change between its requests. */
+struct call_peer {
+    char remote_addr[64];  /* textual IP; "" for a Unix socket */
+    char remote_port[8];   /* "" for a Unix socket */
+    char server_addr[108]; /* textual IP or socket path of the listener */
+    char server_port[8];   /* "" for a Unix socket */
+    bool is_unix;
+    bool is_tls; /* later */
+};
+
+struct call {
+    const struct req *req;         /* lent */
+    const struct call_peer *peer;  /* lent */
+    const struct proxy_facts *proxy; /* lent; NULL where no trusted proxy spoke */
+    struct body *body;             /* lent */
+    struct arena *arena;           /* the request's own; goes with it. Only the executor uses it during a run */
+    uint64_t id;                   /* number of the request in this process, for logs */
+    int64_t start_ns;              /* monotonic: the head was complete */
+
+    struct buf out;           /* response bytes not yet flushed */
+    enum call_state state;
+    enum call_framing framing;
+    int status;               /* 0 until set */
+    bool keep_alive;          /* decided when the head is framed */
+    bool has_length;          /* the application set Content-Length */
+    bool has_date, has_server, has_via;
+    bool close_wanted;        /* the handler asks for the end of the connection */
+    bool bodyless;            /* HEAD, 1xx, 204, 304: content is dropped */
+    uint64_t length;          /* with has_length or CALL_LENGTH */
+    uint64_t sent;            /* content bytes framed so far (also those dropped for HEAD) */
+    uint64_t excess;          /* content bytes beyond `length`, dropped */
+    size_t fields_end;        /* private */
+    int file_fd;              /* owned; content that follows `out`, or -1 */
+    int64_t file_offset;
+    uint64_t file_length;
+    const char *abort_reason; /* literal; why CALL_ABORTED */
+
+    const struct call_ops *ops;
+};
+
+/* What is wrong with a status or a field given by a handler. */
+enum call_verdict {
+    CALL_OK = 0,
+    CALL_BAD_STATUS,  /* not "NNN reason", or 1xx, or control characters */
+    CALL_BAD_NAME,    /* not a token */
+    CALL_BAD_VALUE,   /* CR, LF, NUL or another control character */
+    CALL_HOP_BY_HOP,  /* a field that belongs to the server (Connection, Transfer-Encoding, …) */
+    CALL_BAD_LENGTH,  /* Content-Length is not a number, or given twice with different values */
+    CALL_LATE,        /* the head is framed already */
+    CALL_NO_MEMORY,
+};
+
+/* ---- building a response ---- */
+
+/* Start (or start again, while not CALL_BODY) with "200 OK". Forgets fields given before. */
+WEIR_MUST_USE enum call_verdict call_status(struct call *c, struct slice status);
+
+/* One field after call_status. Content-Length, Date, Server are noticed. `Connection: close`
+ * closes; other Connection values, Keep-Alive, Transfer-Encoding, Upgrade, TE, Trailer, Proxy-* are CALL_HOP_BY_HOP. */
+WEIR_MUST_USE enum call_verdict call_field(struct call *c, struct slice name, struct slice value);
+
+/* Content whose total length is known now: frames the head when needed; sets Content-Length unless the handler did. 0, -ENOMEM. */
+WEIR_MUST_USE int call_begin(struct call *c, int64_t total_or_minus_1);
+
+/* Append content (frames the head first if needed, as call_begin(c, -1)). An empty slice is nothing.
+ * Bytes beyond Content-Length are dropped and counted. Does not flush. 0 or -ENOMEM. */
+WEIR_MUST_USE int call_data(struct call *c, struct slice data);
+
+/* The rest of the content is `length` bytes of `fd` from `offset`; takes fd on every path. For
+ * CALL_LENGTH and CALL_CLOSE framing only (call_begin with the length first). Then call_end. 0 or -errno. */
+WEIR_MUST_USE int call_file(struct call *c, int fd, int64_t offset, uint64_t length);
+
+/* The content is complete. Frames an empty response where nothing was begun. Returns 0, -ENOMEM or
+ * -EMSGSIZE: fewer bytes than Content-Length; the call is aborted and the connection will close. */
+WEIR_MUST_USE int call_end(struct call *c);
+
+/* Break off: nothing more is sent, the connection closes. `reason` a literal. */
+void call_abort(struct call *c, const char *reason);
+
+/* A whole plain-text answer from the server itself ("500 Internal Server Error" …); replaces what
+ * was not yet framed. After the head was framed: call_abort. `reason` may be any text; it is sent. */
+void call_error(struct call *c, int status, const char *reason);
+
+/* ---- moving bytes ---- */
+
+/* Hand call->out to the loop now (streaming). 0; -EAGAIN: handed over, but more is unsent than
+ * the bound: call call_wait before producing more; -EPIPE: the client is gone; -ECANCELED: the server ends. */
+WEIR_MUST_USE static inline int call_flush(struct call *c)
+{
+    return c->ops->flush(c);
+}
+
+/* Block (release the application's lock first) until there is room again, or -EPIPE, -ECANCELED. */
+WEIR_MUST_USE static inline int call_wait(struct call *c)
+{
+    return c->ops->wait(c);
+}
+
+/* The next bytes of the request's content: > 0; 0 at its end; -EAGAIN: not here yet, call_body_wait; -EPIPE: the client
+ * left before its end; -EPROTO: malformed; -EMSGSIZE: above the limit; -ETIMEDOUT; -EIO. Sends the pending 100 Continue. */
+WEIR_MUST_USE static inline ssize_t call_body_read(struct call *c, void *p, size_t n)
+{
+    return c->ops->body_read(c, p, n);
+}
+
+/* Block (release the application's lock first) until call_body_read has something to say. */
+WEIR_MUST_USE static inline int call_body_wait(struct call *c)
+{
+    return c->ops->body_wait(c);
+}
+
+/* Any thread: has the client left? */
+static inline bool call_gone(const struct call *c)
+{
+    return c->ops->gone(c);
+}
+
+/* ---- who answers ---- */
+
+/* A handler in C that answers on the loop, at once, without blocking. */
+typedef void (*handler_native)(struct call *c, void *arg);
+
+/* An application that runs in application threads (the WSGI bridge; a fake in tests). */
+struct app {
+    int (*thread_start)(struct app *a, void **local); /* in the thread, once; 0 or -errno */
+    void (*thread_stop)(struct app *a, void *local);
+    void (*enter)(struct app *a, void *local); /* take the GIL */
+    void (*leave)(struct app *a, void *local);
+    void (*run)(struct app *a, void *local, struct call *c); /* answer; between enter and leave */
+};
+
+/* The reason phrase of a status, "Unknown" where there is none. */
+const char *handler_reason(int status);
+
+#endif
