@@ -1,0 +1,653 @@
+/*
+ * h1_conn: see the header.
+ *
+ * Clients that left. A FIN does not tell whether the client closed or only finished sending
+ * (RFC 9112 §9.6 knows both). So while a request is in work and the client's FIN is here, we
+ * look at the socket every 100 ms: a reset, or a Unix peer that closed, is the end. A closed TCP
+ * peer resets only when it is sent something; an HTTP/1.1 client that waits is therefore sent one
+ * interim response, 100 (Continue), which every such client must be able to ignore
+ * (RFC 9110 §15.2): at once for a request that still waits in the queue, after 100 ms otherwise.
+ */
+#include "http/h1_conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/must.h"
+
+/* Input kept while a request is in work: the next pipelined requests. More stays in the kernel. */
+static const size_t H1_AHEAD_BYTES = 64 * 1024;
+/* With more unsent than this, the next pipelined request waits until it has gone. */
+static const size_t H1_UNSENT_BYTES = 256 * 1024;
+/* How long to wait for the client's FIN after ours; it keeps sending what will not be read. */
+static const uint64_t H1_LINGER_MS = 2000;
+/* How often to look at clients whose FIN came while their request is in work. */
+static const uint64_t H1_LIMBO_MS = 100;
+
+static const char CONTINUE[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
+static struct h1_server *server_of(struct h1_conn *hc)
+{
+    return (struct h1_server *)(void *)hc->conn.pool;
+}
+
+static struct h1_conn *hc_of(struct conn *c)
+{
+    return (struct h1_conn *)(void *)c;
+}
+
+/* ---- the end ---- */
+
+static void finish(struct h1_conn *hc, enum close_reason reason, bool reset)
+{
+    if (hc->state == H1_CLOSED)
+        return;
+    if (hc->reason == CLOSE_REASONS)
+        hc->reason = (uint8_t)reason;
+    if (hc->user)
+        server_of(hc)->up->gone(hc);
+    hc->user = NULL;
+    hc->state = H1_CLOSED;
+    conn_close(&hc->conn, reset);
+}
+
+void h1_fail(struct h1_conn *hc, enum close_reason reason)
+{
+    /* A response that is cut must not look complete: RST where it has no framing of its own. */
+    finish(hc, reason, hc->responded);
+}
+
+/* Our bytes are out: send FIN, then read until the client's FIN (RFC 9112 §9.6). */
+static void linger(struct h1_conn *hc)
+{
+    if (hc->reset_at_end) {
+        finish(hc, hc->reason, true);
+        return;
+    }
+    conn_shutdown(&hc->conn);
+    if (hc->conn.eof) {
+        finish(hc, hc->reason, false);
+        return;
+    }
+    hc->state = H1_LINGER;
+    buf_fini(&hc->conn.in);
+    hc->conn.in_off = 0;
+    conn_read(&hc->conn, true);
+    conn_arm(&hc->conn, H1_L_LINGER);
+}
+
+static void close_after_flush(struct h1_conn *hc, enum close_reason reason)
+{
+    hc->reason = (uint8_t)reason;
+    hc->state = H1_CLOSING;
+    free(hc->chunked);
+    hc->chunked = NULL;
+    conn_read(&hc->conn, false);
+    conn_arm(&hc->conn, H1_L_SEND);
+    hc->send_mark = conn_unsent(&hc->conn);
+    conn_want_flush(&hc->conn);
+}
+
+void h1_cut(struct h1_conn *hc, enum close_reason reason, bool reset)
+{
+    must(hc->user == NULL);
+    if (hc->state == H1_CLOSED)
+        return;
+    hc->reset_at_end = reset;
+    close_after_flush(hc, reason);
+}
+
+void h1_refuse(struct h1_conn *hc, int status, const char *reason)
+{
+    if (hc->state >= H1_CLOSING)
+        return;
+    if (hc->responded) {
+        h1_fail(hc, CLOSE_ABORTED);
+        return;
+    }
+    struct h1_error why = {.status = status, .reason = reason};
+    struct h1_server *s = server_of(hc);
+    counter_add(&s->counters->refused, 1);
+    s->up->refuse(hc, &why, &hc->conn.out);
+    enum close_reason end = CLOSE_BAD_REQUEST;
+    if (status == 408)
+        end = hc->state == H1_BODY ? CLOSE_BODY_TIMEOUT : CLOSE_HEADER_TIMEOUT;
+    else if (hc->state == H1_PROXY)
+        end = CLOSE_PROXY_REFUSED;
+    close_after_flush(hc, end);
+}
+
+/* ---- reading ---- */
+
+static void become_idle(struct h1_conn *hc)
+{
+    hc->state = H1_IDLE;
+    hc->seen = 0;
+    hc->responded = hc->probed = hc->expecting = false;
+    conn_arm(&hc->conn, hc->served ? H1_L_KEEP : H1_L_HEAD);
+}
+
+static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
+{
+    struct h1_server *s = server_of(hc);
+    struct proxy_addr client = {0}, local = {0};
+    struct h1_error why = {0};
+    size_t used = 0;
+    switch (proxy_protocol(p, n, s->proxy_mode, &used, &client, &local, &why)) {
+    case H1_MORE:
+        return 0;
+    case H1_BAD:
+        h1_refuse(hc, why.status, why.reason);
+        return n;
+    case H1_DONE:
+        break;
+    }
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (*client.host && inet_pton(AF_INET, client.host, &v4) == 1) {
+        hc->peer.v4 = v4;
+        hc->peer_family = AF_INET;
+        hc->proxied = true;
+    } else if (*client.host && inet_pton(AF_INET6, client.host, &v6) == 1) {
+        hc->peer.v6 = v6;
+        hc->peer_family = AF_INET6;
+        hc->proxied = true;
+    }
+    if (hc->proxied)
+        hc->peer_port = client.port;
+    hc->state = H1_IDLE;
+    return used;
+}
+
+/* One head, if it is complete. Returns the bytes used; stops the caller's loop through *more. */
+static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
+{
+    struct h1_server *s = server_of(hc);
+    struct req req;
+    struct h1_error why = {0};
+    size_t used = 0, seen = hc->seen;
+    switch (h1_head(p, n, &seen, &s->limits, s->fields, &req, &used, &why)) {
+    case H1_MORE:
+        if (hc->state == H1_IDLE) {
+            hc->state = H1_HEAD;
+            if (hc->served)
+                conn_arm(&hc->conn, H1_L_HEAD);
+        }
+        hc->seen = (uint32_t)seen;
+        *more = false;
+        return 0;
+    case H1_BAD:
+        h1_refuse(hc, why.status, why.reason);
+        return n;
+    case H1_DONE:
+        break;
+    }
+    hc->seen = 0;
+    hc->is_11 = req.minor >= 1;
+    hc->expecting = req.expect_continue && used == n; /* else it did not wait */
+    hc->responded = hc->probed = hc->body_paused = false;
+    conn_disarm(&hc->conn);
+    counter_add(&s->counters->requests, 1);
+    hc->left = req.content_length;
+    hc->state = req.framing == REQ_BODY_NONE ? H1_BUSY : H1_BODY;
+    if (req.framing == REQ_BODY_CHUNKED) {
+        hc->chunked = calloc(1, sizeof *hc->chunked);
+        if (!hc->chunked) {
+            h1_refuse(hc, 503, "out of memory");
+            return n;
+        }
+    }
+    s->up->head(hc, &req, slice_of(p, used));
+    if (hc->state == H1_BUSY)
+        s->up->body_end(hc);
+    else if (hc->state == H1_BODY)
+        conn_arm(&hc->conn, H1_L_BODY);
+    return used;
+}
+
+static size_t read_body(struct h1_conn *hc, const char *p, size_t n, bool *more)
+{
+    struct h1_server *s = server_of(hc);
+    size_t used = 0;
+    bool done = false;
+    if (hc->body_paused) {
+        *more = false;
+        return 0;
+    }
+    hc->expecting = false;
+    if (hc->chunked) {
+        struct h1_error why = {0};
+        struct slice data = {0};
+        switch (h1_chunked(hc->chunked, p, n, &used, &data, &why)) {
+        case H1_MORE:
+            if (!used && !data.n)
+                *more = false;
+            break;
+        case H1_DONE:
+            done = true;
+            break;
+        case H1_BAD:
+            s->up->body_bad(hc, &why);
+            return n;
+        }
+        if (data.n)
+            s->up->body(hc, data);
+    } else {
+        used = n < hc->left ? n : (size_t)hc->left;
+        hc->left -= used;
+        done = hc->left == 0;
+        s->up->body(hc, slice_of(p, used));
+    }
+    if (hc->state != H1_BODY)
+        return hc->state == H1_BUSY || hc->state == H1_IDLE ? used : n;
+    if (done) {
+        free(hc->chunked);
+        hc->chunked = NULL;
+        hc->state = H1_BUSY;
+        conn_disarm(&hc->conn);
+        s->up->body_end(hc);
+    } else {
+        conn_arm(&hc->conn, H1_L_BODY);
+    }
+    return used;
+}
+
+static size_t on_input(struct conn *c, const char *p, size_t n)
+{
+    struct h1_conn *hc = hc_of(c);
+    size_t used = 0;
+    bool more = true;
+    while (used < n && more) {
+        switch ((enum h1_state)hc->state) {
+        case H1_PROXY: {
+            size_t k = read_proxy(hc, p + used, n - used);
+            more = k > 0;
+            used += k;
+            break;
+        }
+        case H1_IDLE:
+        case H1_HEAD:
+            if (conn_unsent(c) > H1_UNSENT_BYTES) {
+                more = false; /* on_drained goes on */
+                conn_read(c, false);
+                break;
+            }
+            used += read_head(hc, p + used, n - used, &more);
+            break;
+        case H1_BODY:
+            used += read_body(hc, p + used, n - used, &more);
+            break;
+        case H1_BUSY:
+            if (n - used >= H1_AHEAD_BYTES) {
+                conn_read(c, false);
+                if (server_of(hc)->detect_gone)
+                    conn_arm(c, H1_L_LIMBO);
+            }
+            more = false;
+            break;
+        case H1_CLOSING:
+        case H1_LINGER:
+        case H1_CLOSED:
+            used = n;
+            break;
+        }
+    }
+    return used;
+}
+
+void h1_continue(struct h1_conn *hc)
+{
+    if (!hc->expecting || hc->state != H1_BODY || hc->responded)
+        return;
+    hc->expecting = false;
+    if (conn_kept(&hc->conn).n)
+        return; /* it did not wait */
+    if (buf_add(&hc->conn.out, CONTINUE, sizeof CONTINUE - 1) == 0)
+        conn_want_flush(&hc->conn);
+}
+
+void h1_pause_body(struct h1_conn *hc, bool paused)
+{
+    if (hc->state != H1_BODY || hc->body_paused == paused)
+        return;
+    hc->body_paused = paused;
+    conn_read(&hc->conn, !paused);
+    if (paused) {
+        conn_disarm(&hc->conn);
+    } else {
+        conn_arm(&hc->conn, H1_L_BODY);
+        conn_input_again(&hc->conn);
+    }
+}
+
+/* ---- writing ---- */
+
+/* At the end of a turn. What the kernel does not take must make progress within send-timeout. */
+static void flush_one(struct list *node)
+{
+    struct conn *c = container_of(node, struct conn, flush);
+    struct h1_conn *hc = hc_of(c);
+    conn_flush(c);
+    if (c->writing && !c->closing && (c->list != H1_L_SEND || list_empty(&c->deadline))) {
+        hc->send_mark = conn_unsent(c);
+        conn_arm(c, H1_L_SEND);
+    }
+}
+
+static void note_write(struct h1_conn *hc)
+{
+    hc->responded = true;
+    conn_want_flush(&hc->conn);
+}
+
+int h1_write(struct h1_conn *hc, const char *p, size_t n)
+{
+    int rc = buf_add(&hc->conn.out, p, n);
+    note_write(hc);
+    return rc;
+}
+
+int h1_write_buf(struct h1_conn *hc, struct buf *b)
+{
+    /* Below 4 KiB a copy is cheaper than giving up a warm buffer. */
+    if (hc->conn.out.n || b->n < 4096) {
+        int rc = buf_add(&hc->conn.out, b->p, b->n);
+        b->n = 0;
+        note_write(hc);
+        return rc;
+    }
+    struct buf old = hc->conn.out;
+    size_t max = b->max;
+    hc->conn.out = *b;
+    hc->conn.out.max = 0;
+    *b = old;
+    b->n = 0;
+    b->max = max;
+    note_write(hc);
+    return 0;
+}
+
+void h1_next(struct h1_conn *hc, bool keep, enum close_reason reason)
+{
+    must(hc->user == NULL);
+    struct h1_server *s = server_of(hc);
+    hc->served++;
+    if (hc->state == H1_CLOSED)
+        return;
+    if (hc->state == H1_BODY) {
+        /* The body was not read to its end: what follows cannot be told from it. */
+        close_after_flush(hc, reason == CLOSE_COMPLETE ? CLOSE_UNREAD_BODY : reason);
+        return;
+    }
+    if (!keep || s->draining || s->keep_alive_ms == 0) {
+        close_after_flush(hc, s->draining && keep ? CLOSE_DRAINING : reason);
+        return;
+    }
+    if (hc->conn.eof && conn_kept(&hc->conn).n == 0) {
+        close_after_flush(hc, CLOSE_CLIENT_CLOSED);
+        return;
+    }
+    become_idle(hc);
+    conn_want_flush(&hc->conn);
+    conn_read(&hc->conn, true);
+    conn_input_again(&hc->conn);
+}
+
+/* ---- what the connection tells ---- */
+
+static void on_drained(struct conn *c)
+{
+    struct h1_conn *hc = hc_of(c);
+    if (hc->state == H1_CLOSING) {
+        linger(hc);
+        return;
+    }
+    if (c->list == H1_L_SEND) {
+        if (hc->state == H1_IDLE)
+            conn_arm(c, H1_L_KEEP);
+        else if (hc->state == H1_HEAD)
+            conn_arm(c, H1_L_HEAD);
+        else if (hc->state == H1_BODY)
+            conn_arm(c, H1_L_BODY);
+        else
+            conn_disarm(c);
+    }
+    if (hc->user)
+        server_of(hc)->up->drained(hc);
+    if ((hc->state == H1_IDLE || hc->state == H1_HEAD) && conn_kept(c).n) {
+        conn_read(c, true);
+        conn_input_again(c);
+    }
+    if (hc->state == H1_BUSY && hc->user && c->eof && server_of(hc)->detect_gone)
+        conn_arm(c, H1_L_LIMBO);
+    if (hc->state == H1_IDLE && conn_is_drained(c))
+        buf_clear(&c->out, 0); /* an idle connection keeps no buffer */
+}
+
+/* Send the interim response that makes a closed peer answer with a reset. */
+static void probe(struct h1_conn *hc)
+{
+    if (hc->probed || hc->responded || !hc->is_11 || hc->conn.is_unix)
+        return;
+    hc->probed = true;
+    if (buf_add(&hc->conn.out, CONTINUE, sizeof CONTINUE - 1) == 0)
+        conn_want_flush(&hc->conn);
+}
+
+static void on_eof(struct conn *c)
+{
+    struct h1_conn *hc = hc_of(c);
+    struct h1_server *s = server_of(hc);
+    switch ((enum h1_state)hc->state) {
+    case H1_PROXY:
+    case H1_IDLE:
+        if (conn_is_drained(c))
+            finish(hc, CLOSE_CLIENT_CLOSED, false);
+        else
+            close_after_flush(hc, CLOSE_CLIENT_CLOSED);
+        break;
+    case H1_HEAD:
+        h1_refuse(hc, 400, "the connection ended inside the request head");
+        if (hc->state != H1_CLOSED)
+            hc->reason = CLOSE_CLIENT_LEFT;
+        break;
+    case H1_BODY:
+        s->up->body_bad(hc, &(struct h1_error){400, "the connection ended inside the request body"});
+        break;
+    case H1_BUSY:
+        if (!s->detect_gone)
+            break;
+        if (conn_is_dead(c)) {
+            finish(hc, CLOSE_CLIENT_LEFT, false);
+            break;
+        }
+        if (s->up->is_queued(hc))
+            probe(hc);
+        if (conn_is_drained(c) || hc->probed)
+            conn_arm(c, H1_L_LIMBO);
+        break;
+    case H1_CLOSING:
+        break;
+    case H1_LINGER:
+        finish(hc, hc->reason, false);
+        break;
+    case H1_CLOSED:
+        break;
+    }
+}
+
+static void look_for_death(struct h1_conn *hc)
+{
+    struct conn *c = &hc->conn;
+    if (hc->state != H1_BUSY || !hc->user)
+        return;
+    struct pollfd p = {.fd = conn_fd(c), .events = POLLRDHUP};
+    if (poll(&p, 1, 0) > 0) {
+        if (p.revents & (POLLHUP | POLLERR)) {
+            finish(hc, CLOSE_CLIENT_LEFT, false);
+            return;
+        }
+        probe(hc); /* its FIN is here */
+    }
+    conn_arm(c, H1_L_LIMBO);
+}
+
+static void on_deadline(struct conn *c, unsigned list)
+{
+    struct h1_conn *hc = hc_of(c);
+    switch ((enum h1_list)list) {
+    case H1_L_KEEP:
+        finish(hc, CLOSE_KEEP_ALIVE_TIMEOUT, false);
+        break;
+    case H1_L_HEAD:
+        if (hc->state == H1_HEAD)
+            h1_refuse(hc, 408, "the request head was not complete in time");
+        else
+            finish(hc, CLOSE_NO_REQUEST, false);
+        break;
+    case H1_L_BODY:
+        server_of(hc)->up->body_bad(
+            hc, &(struct h1_error){408, "the request body paused for too long"});
+        break;
+    case H1_L_SEND:
+        if (conn_unsent(c) != hc->send_mark) {
+            hc->send_mark = conn_unsent(c);
+            conn_arm(c, H1_L_SEND);
+        } else {
+            finish(hc, CLOSE_SEND_TIMEOUT, true);
+        }
+        break;
+    case H1_L_LINGER:
+        finish(hc, hc->reason, false);
+        break;
+    case H1_L_LIMBO:
+        look_for_death(hc);
+        break;
+    }
+}
+
+static void on_broken(struct conn *c, int err)
+{
+    struct h1_conn *hc = hc_of(c);
+    enum close_reason reason = err == -ENOMEM ? CLOSE_NO_MEMORY : CLOSE_CLIENT_RESET;
+    /* An idle connection that is reset, or one that lingers, has lost nothing. */
+    if (hc->state == H1_IDLE || hc->state == H1_LINGER)
+        reason = CLOSE_CLIENT_CLOSED;
+    finish(hc, reason, false);
+}
+
+static void on_closed(struct conn *c)
+{
+    struct h1_conn *hc = hc_of(c);
+    struct h1_server *s = server_of(hc);
+    list_del(&hc->all);
+    free(hc->chunked);
+    enum close_reason reason = hc->reason;
+    if (reason < CLOSE_REASONS)
+        counter_add(&s->counters->closed[reason], 1);
+    atomic_store_explicit(&s->counters->open, s->pool.open, memory_order_relaxed);
+    s->up->closed(hc);
+    free(hc);
+}
+
+/* ---- a server's connections ---- */
+
+static const struct conn_ops CONN_OPS = {
+    .input = on_input,
+    .eof = on_eof,
+    .drained = on_drained,
+    .deadline = on_deadline,
+    .broken = on_broken,
+    .closed = on_closed,
+};
+
+int h1_server_init(struct h1_server *s, struct loop *loop, const struct h1_up *up,
+                   const struct h1_limits *limits)
+{
+    loop->flush_one = flush_one;
+    s->up = up;
+    s->limits = *limits;
+    list_init(&s->all);
+    s->fields = calloc(limits->fields, sizeof *s->fields);
+    if (!s->fields)
+        return -ENOMEM;
+    int rc = conn_pool_init(&s->pool, loop, &CONN_OPS);
+    s->pool.lists[H1_L_LINGER].timeout_ms = H1_LINGER_MS;
+    s->pool.lists[H1_L_LIMBO].timeout_ms = H1_LIMBO_MS;
+    return rc;
+}
+
+void h1_server_fini(struct h1_server *s)
+{
+    conn_pool_fini(&s->pool);
+    free(s->fields);
+    s->fields = NULL;
+}
+
+void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct sockaddr_storage *peer)
+{
+    struct h1_conn *hc = calloc(1, sizeof *hc);
+    if (!hc) {
+        close(fd);
+        counter_add(&s->counters->closed[CLOSE_NO_MEMORY], 1);
+        return;
+    }
+    hc->listener = l;
+    hc->reason = CLOSE_REASONS;
+    hc->peer_family = peer->ss_family;
+    if (peer->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)peer;
+        hc->peer.v4 = in->sin_addr;
+        hc->peer_port = ntohs(in->sin_port);
+    } else if (peer->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)peer;
+        hc->peer.v6 = in6->sin6_addr;
+        hc->peer_port = ntohs(in6->sin6_port);
+    }
+    list_add(&s->all, &hc->all);
+    counter_add(&s->counters->connections, 1);
+    hc->state = H1_CLOSED;
+    if (conn_open(&hc->conn, &s->pool, fd, l->is_unix))
+        return; /* closing already; on_closed frees */
+    atomic_store_explicit(&s->counters->open, s->pool.open, memory_order_relaxed);
+    become_idle(hc);
+    if (s->proxy_mode != PROXY_OFF) {
+        char host[64] = "";
+        if (hc->peer_family == AF_INET)
+            inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
+        else if (hc->peer_family == AF_INET6)
+            inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
+        hc->state = H1_PROXY;
+        if (!proxy_set_has(s->proxy_from, host))
+            h1_refuse(hc, 403, "the PROXY protocol is not accepted from this address");
+    }
+}
+
+void h1_drain(struct h1_server *s)
+{
+    s->draining = true;
+    for (struct list *n = s->all.next; n != &s->all;) {
+        struct h1_conn *hc = container_of(n, struct h1_conn, all);
+        n = n->next;
+        if (hc->state == H1_PROXY || hc->state == H1_IDLE) {
+            if (conn_is_drained(&hc->conn))
+                finish(hc, CLOSE_DRAINING, false);
+            else
+                close_after_flush(hc, CLOSE_DRAINING);
+        }
+    }
+}
+
+bool h1_evict_idle(struct h1_server *s)
+{
+    struct list *idle = &s->pool.lists[H1_L_KEEP].conns;
+    if (list_empty(idle))
+        return false;
+    struct conn *c = container_of(idle->next, struct conn, deadline);
+    finish(hc_of(c), CLOSE_EVICTED, false);
+    return true;
+}
