@@ -1,0 +1,1157 @@
+/* exchange: see the header. */
+#include "serve/exchange.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/must.h"
+
+/* Exchanges kept for reuse; each holds about 8 KiB. */
+static const unsigned FREE_MAX = 256;
+/* A reused exchange keeps an output buffer of up to this. */
+static const size_t KEEP_OUT_BYTES = 16 * 1024;
+/* A body that is read while it comes: the leader stops reading above this. */
+static const size_t INTAKE_BYTES_MAX = 256 * 1024;
+/* How much of a spill file, or of a file, is sent in one go. */
+static const size_t FILE_STEP_BYTES = 1024 * 1024;
+static const size_t FILE_COPY_BYTES = 64 * 1024;
+/* request-buffering auto: a chunked body not complete after this is handed over as it comes. */
+static const uint64_t SLOW_BODY_MS = 250;
+
+static void pump(struct exchange *x);
+static void complete(struct exchange *x);
+
+static struct exchange *of_call(const struct call *c)
+{
+    return (struct exchange *)(void *)(uintptr_t)c;
+}
+
+struct exchange *exchange_of_job(struct lead_job *job)
+{
+    return container_of(job, struct exchange, job);
+}
+
+/* ---- spill files ---- */
+
+/* An unlinked file in the temp folder; -errno. */
+static int spill_open(const struct server *s)
+{
+    const char *dir = s->conf->temp_dir;
+    if (!dir || !*dir)
+        dir = getenv("TMPDIR");
+    if (!dir || !*dir)
+        dir = "/tmp";
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        return fd;
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/weir-XXXXXX", dir) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    unlink(path);
+    return fd;
+}
+
+static int write_at(int fd, const char *p, size_t n, uint64_t offset)
+{
+    while (n) {
+        ssize_t done = pwrite(fd, p, n, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return -errno;
+        if (done == 0)
+            return -ENOSPC;
+        p += done;
+        n -= (size_t)done;
+        offset += (uint64_t)done;
+    }
+    return 0;
+}
+
+static bool over_budget(struct server *s, size_t more)
+{
+    return atomic_load_explicit(&s->memory, memory_order_relaxed) + (int64_t)more >
+           s->conf->memory_budget;
+}
+
+/* ---- life ---- */
+
+static const struct call_ops CALL_OPS;
+static void on_flush_mail(struct mail *m);
+static void on_done_mail(struct mail *m);
+
+static struct exchange *take(struct server *s)
+{
+    struct exchange *x = s->free;
+    if (x) {
+        s->free = x->next_free;
+        s->n_free--;
+    } else {
+        x = calloc(1, sizeof *x);
+        if (!x)
+            return NULL;
+        x->fields = calloc(s->h1.limits.fields, sizeof *x->fields);
+        if (!x->fields) {
+            free(x);
+            return NULL;
+        }
+        x->server = s;
+        x->body.fd = x->outq.fd = x->call.file_fd = -1;
+        x->call.ops = &CALL_OPS;
+        pthread_mutex_init(&x->lock, NULL);
+        pthread_cond_init(&x->changed, NULL);
+        list_init(&x->job.node);
+        list_init(&x->slow);
+        list_init(&x->all);
+        x->flush_mail.deliver = on_flush_mail;
+        x->done_mail.deliver = on_done_mail;
+    }
+    list_add(&s->exchanges, &x->all);
+    return x;
+}
+
+void exchange_free(struct exchange *x)
+{
+    buf_fini(&x->call.out);
+    buf_fini(&x->body.mem);
+    buf_fini(&x->outq.mem);
+    buf_fini(&x->intake_mem);
+    arena_fini(&x->arena);
+    pthread_mutex_destroy(&x->lock);
+    pthread_cond_destroy(&x->changed);
+    free(x->fields);
+    free(x);
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Back to the free list: nobody runs it, no connection knows it. */
+static void recycle(struct exchange *x)
+{
+    struct server *s = x->server;
+    must(x->state != X_IDLE);
+    list_del(&x->all);
+    list_del(&x->slow);
+    if (x->budget)
+        server_memory(s, -x->budget);
+    x->budget = 0;
+    close_fd(&x->body.fd);
+    close_fd(&x->call.file_fd);
+    if (x->flushed) {
+        server_memory(s, -(int64_t)x->outq.mem.n);
+        close_fd(&x->outq.fd);
+        buf_fini(&x->outq.mem);
+        x->outq.file_start = x->outq.file_end = 0;
+        x->unsent = x->inflight = 0;
+    }
+    if (x->body.size) {
+        buf_fini(&x->body.mem);
+        x->body.size = 0;
+    }
+    if (x->intake != INTAKE_WHOLE) {
+        buf_fini(&x->intake_mem);
+        x->intake = INTAKE_WHOLE;
+    }
+    x->body.complete = false;
+    x->read_pos = 0;
+    x->hc = NULL;
+    x->state = X_IDLE;
+    atomic_store_explicit(&x->flushed, false, memory_order_relaxed);
+    atomic_store_explicit(&x->started, false, memory_order_relaxed);
+    x->run_over = x->head_saved = x->wants_body = false;
+    x->head_copy = (struct slice){0};
+    x->wire_bytes = 0;
+    atomic_store_explicit(&x->gone, false, memory_order_relaxed);
+    buf_clear(&x->call.out, KEEP_OUT_BYTES);
+    arena_reset(&x->arena);
+    if (s->n_free < FREE_MAX) {
+        x->next_free = s->free;
+        s->free = x;
+        s->n_free++;
+    } else {
+        exchange_free(x);
+    }
+}
+
+/* ---- the head ---- */
+
+static inline void shift(struct slice *v, ptrdiff_t delta)
+{
+    if (v->n)
+        v->p += delta;
+}
+
+/* Copy the head's bytes into the exchange and make all slices point there. */
+static bool adopt_head(struct exchange *x, const struct req *req, struct slice bytes)
+{
+    struct slice copy = arena_copy(&x->arena, bytes);
+    if (!copy.p)
+        return false;
+    x->req = *req;
+    ptrdiff_t delta = copy.p - bytes.p;
+    struct req *r = &x->req;
+    struct slice *parts[] = {&r->method, &r->target, &r->path, &r->query, &r->host, &r->scheme};
+    for (unsigned i = 0; i < countof(parts); i++)
+        if (parts[i]->p >= bytes.p && parts[i]->p < bytes.p + bytes.n) /* not a literal */
+            shift(parts[i], delta);
+    for (unsigned i = 0; i < req->n_fields; i++) {
+        x->fields[i] = req->fields[i];
+        shift(&x->fields[i].name, delta);
+        shift(&x->fields[i].value, delta);
+    }
+    r->fields = x->fields;
+    return true;
+}
+
+/* Decimal text of a port. */
+static void port_text(char out[8], uint16_t port)
+{
+    char tmp[8];
+    unsigned n = 0;
+    do {
+        tmp[n++] = (char)('0' + port % 10);
+        port = (uint16_t)(port / 10);
+    } while (port);
+    for (unsigned i = 0; i < n; i++)
+        out[i] = tmp[n - 1 - i];
+    out[n] = '\0';
+}
+
+static void ipv4_text(char *out, struct in_addr a)
+{
+    const unsigned char *b = (const unsigned char *)&a;
+    for (unsigned i = 0; i < 4; i++) {
+        if (b[i] >= 100)
+            *out++ = (char)('0' + b[i] / 100);
+        if (b[i] >= 10)
+            *out++ = (char)('0' + b[i] / 10 % 10);
+        *out++ = (char)('0' + b[i] % 10);
+        *out++ = i < 3 ? '.' : '\0';
+    }
+}
+
+static void fill_peer(struct exchange *x, const struct h1_conn *hc)
+{
+    struct call_peer *p = &x->peer;
+    if (x->peer_of != hc->listener) {
+        x->peer_of = hc->listener;
+        snprintf(p->server_addr, sizeof p->server_addr, "%s", hc->listener->host);
+        snprintf(p->server_port, sizeof p->server_port, "%s", hc->listener->port);
+        p->is_unix = hc->listener->is_unix;
+    }
+    switch (hc->peer_family) {
+    case AF_INET:
+        ipv4_text(p->remote_addr, hc->peer.v4);
+        port_text(p->remote_port, hc->peer_port);
+        break;
+    case AF_INET6:
+        if (IN6_IS_ADDR_V4MAPPED(&hc->peer.v6))
+            ipv4_text(p->remote_addr, *(const struct in_addr *)(const void *)&hc->peer.v6.s6_addr[12]);
+        else
+            inet_ntop(AF_INET6, &hc->peer.v6, p->remote_addr, sizeof p->remote_addr);
+        port_text(p->remote_port, hc->peer_port);
+        break;
+    default:
+        p->remote_addr[0] = p->remote_port[0] = '\0';
+    }
+}
+
+static void start_call(struct exchange *x)
+{
+    struct server *s = x->server;
+    struct call *c = &x->call;
+    c->req = &x->req;
+    c->peer = &x->peer;
+    c->proxy = NULL;
+    c->body = &x->body;
+    c->arena = &x->arena;
+    c->id = ++s->next_id;
+    c->out.n = 0;
+    c->state = CALL_NEW;
+    c->framing = CALL_LENGTH;
+    c->status = 0;
+    c->keep_alive = x->req.keep_alive && !s->h1.draining && s->h1.keep_alive_ms > 0;
+    c->has_length = c->has_date = c->has_server = c->has_via = c->close_wanted = false;
+    c->bodyless = x->req.head;
+    c->length = c->sent = c->excess = 0;
+    c->fields_end = 0;
+    c->file_offset = 0;
+    c->file_length = 0;
+    c->abort_reason = NULL;
+    c->start_ns = 0;
+    x->wall_ns = 0;
+    x->run_ns = x->end_ns = 0;
+    if (s->access) {
+        c->start_ns = clock_mono_ns();
+        x->wall_ns = clock_wall_ns();
+    }
+}
+
+/* What trusted front-ends say. false: refused. */
+static bool apply_proxy(struct exchange *x, struct h1_conn *hc)
+{
+    struct server *s = x->server;
+    if (!hc->trust_known) {
+        hc->direct_trusted = proxy_set_has(&s->trusted, x->peer.remote_addr);
+        hc->trust_known = true;
+    }
+    struct h1_error why = {0};
+    memset(&x->facts, 0, sizeof x->facts);
+    if (proxy_apply(&x->req, &s->rules, hc->direct_trusted, &x->arena, &x->facts, &why) == H1_BAD) {
+        h1_refuse(hc, why.status, why.reason);
+        return false;
+    }
+    if (x->facts.cleared && s->rules.log_untrusted)
+        log_flood(LOG_WARNING, x->call.id, "forwarding headers of the untrusted peer %s were dropped",
+                  *x->peer.remote_addr ? x->peer.remote_addr : "on a Unix socket");
+    x->call.proxy = &x->facts;
+    return true;
+}
+
+static void dispatch_open(struct exchange *x);
+
+static void on_head(struct h1_conn *hc, const struct req *req, struct slice bytes)
+{
+    struct server *s = hc->conn.pool ? ((struct h1_server *)(void *)hc->conn.pool)->arg : NULL;
+    must(s);
+    if (req->form == REQ_AUTHORITY) {
+        h1_refuse(hc, 501, "CONNECT is not supported");
+        return;
+    }
+    if (req->content_length > (uint64_t)s->conf->max_body_size) {
+        h1_refuse(hc, 413, "the request body is larger than max-body-size");
+        return;
+    }
+    struct exchange *x = take(s);
+    if (x)
+        x->state = X_RECEIVING;
+    if (!x || !adopt_head(x, req, bytes)) {
+        if (x)
+            recycle(x);
+        h1_refuse(hc, 503, "out of memory");
+        return;
+    }
+    fill_peer(x, hc);
+    start_call(x);
+    x->hc = hc;
+    hc->user = x;
+    if (s->proxy_on && !apply_proxy(x, hc))
+        return;
+    if (req->framing == REQ_BODY_NONE)
+        return;
+    x->received_ms = loop_now_ms(&s->loop);
+    const char *mode = s->conf->request_buffering;
+    if (s->app && mode[0] == 'o' && mode[1] == 'f') {
+        dispatch_open(x);
+        return;
+    }
+    h1_continue(hc);
+    if (s->app && mode[0] == 'a' && req->framing == REQ_BODY_CHUNKED) {
+        list_add(&s->slow_bodies, &x->slow);
+        if (!s->slow_running) {
+            s->slow_running = true;
+            uv_timer_again(&s->slow_timer);
+        }
+    }
+}
+
+/* ---- the body ---- */
+
+static void count_budget(struct exchange *x, int64_t bytes)
+{
+    x->budget += bytes;
+    server_memory(x->server, bytes);
+}
+
+/* Keep content until the application runs. 0 or -errno. */
+static int body_keep(struct exchange *x, struct slice data)
+{
+    struct body *b = &x->body;
+    struct server *s = x->server;
+    if (b->fd < 0) {
+        if (b->mem.n + data.n <= (size_t)s->conf->body_memory && !over_budget(s, data.n)) {
+            int rc = buf_add_slice(&b->mem, data);
+            if (rc)
+                return rc;
+            count_budget(x, (int64_t)data.n);
+            b->size += data.n;
+            return 0;
+        }
+        int fd = spill_open(s);
+        if (fd < 0)
+            return fd;
+        int rc = write_at(fd, b->mem.p, b->mem.n, 0);
+        if (rc) {
+            close(fd);
+            return rc;
+        }
+        b->fd = fd;
+        count_budget(x, -(int64_t)b->mem.n);
+        buf_fini(&b->mem);
+    }
+    int rc = write_at(b->fd, data.p, data.n, b->size);
+    if (!rc)
+        b->size += data.n;
+    return rc;
+}
+
+/* The body cannot be taken: the application, if it reads it already, is told; otherwise the client. */
+static void body_fail(struct exchange *x, int err, int status, const char *reason)
+{
+    struct h1_conn *hc = x->hc;
+    if (x->intake == INTAKE_OPEN) {
+        pthread_mutex_lock(&x->lock);
+        x->intake = INTAKE_FAILED;
+        x->intake_error = err;
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+        conn_read(&hc->conn, false);
+        conn_disarm(&hc->conn);
+        log_flood(LOG_INFO, x->call.id, "%s; the application reads it and is told", reason);
+        return;
+    }
+    h1_refuse(hc, status, reason);
+}
+
+static void on_body(struct h1_conn *hc, struct slice data)
+{
+    struct exchange *x = hc->user;
+    struct server *s = x->server;
+    counter_add(&s->counters.bytes_in, data.n);
+    if (x->intake == INTAKE_OPEN) {
+        x->body.size += data.n;
+        if (x->body.size > (uint64_t)s->conf->max_body_size) {
+            body_fail(x, -EMSGSIZE, 413, "the request body is larger than max-body-size");
+            return;
+        }
+        pthread_mutex_lock(&x->lock);
+        int rc = x->run_over ? 0 : buf_add_slice(&x->intake_mem, data);
+        bool full = x->intake_mem.n > INTAKE_BYTES_MAX;
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+        if (rc)
+            body_fail(x, rc, 503, "out of memory");
+        else if (full)
+            h1_pause_body(hc, true);
+        return;
+    }
+    if (x->intake != INTAKE_WHOLE)
+        return;
+    if (x->body.size + data.n > (uint64_t)s->conf->max_body_size) {
+        h1_refuse(hc, 413, "the request body is larger than max-body-size");
+        return;
+    }
+    int rc = body_keep(x, data);
+    if (rc) {
+        log_flood(LOG_ERROR, x->call.id, "cannot keep a request body: %s; look at temp-dir", strerror(-rc));
+        h1_refuse(hc, 503, "the server cannot keep the request body now");
+    }
+}
+
+static void on_body_bad(struct h1_conn *hc, const struct h1_error *why)
+{
+    struct exchange *x = hc->user;
+    int err = why->status == 408 ? -ETIMEDOUT : hc->conn.eof ? -EPIPE : -EPROTO;
+    if (x)
+        body_fail(x, err, why->status, why->reason);
+    else
+        h1_refuse(hc, why->status, why->reason);
+}
+
+/* ---- C handlers ---- */
+
+static bool path_is(const struct req *r, const char *prefix, const char *rest)
+{
+    size_t n = strlen(prefix), m = strlen(rest);
+    return r->path.n == n + m && memcmp(r->path.p, prefix, n) == 0 &&
+           memcmp(r->path.p + n, rest, m) == 0;
+}
+
+static void ping(struct call *c)
+{
+    bool get = slice_eq(c->req->method, SLICE("GET")) || c->req->head;
+    enum call_verdict v = call_status(c, get ? SLICE("200 OK") : SLICE("405 Method Not Allowed"));
+    if (v == CALL_OK && !get)
+        v = call_field(c, SLICE("Allow"), SLICE("GET, HEAD"));
+    if (v == CALL_OK)
+        v = call_field(c, SLICE("Content-Type"), SLICE("text/plain; charset=utf-8"));
+    if (v == CALL_OK)
+        v = call_field(c, SLICE("Cache-Control"), SLICE("no-store"));
+    struct slice text = get ? SLICE("pong\n") : SLICE("405 Method Not Allowed: ask with GET or HEAD\n");
+    if (v != CALL_OK || call_begin(c, (int64_t)text.n) || call_data(c, text) || call_end(c))
+        call_abort(c, "out of memory");
+}
+
+static bool native(struct exchange *x)
+{
+    const char *prefix = x->server->conf->internal_path;
+    if (*prefix && path_is(&x->req, prefix, "ping")) {
+        ping(&x->call);
+        return true;
+    }
+    if (!x->server->app) {
+        call_error(&x->call, 404, "nothing is served here");
+        return true;
+    }
+    return false;
+}
+
+static void on_body_end(struct h1_conn *hc)
+{
+    struct exchange *x = hc->user;
+    if (!x)
+        return;
+    if (x->intake != INTAKE_WHOLE) {
+        pthread_mutex_lock(&x->lock);
+        if (x->intake == INTAKE_OPEN)
+            x->intake = INTAKE_ENDED;
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+        return;
+    }
+    x->body.complete = true;
+    list_del(&x->slow);
+    if (native(x)) {
+        x->state = X_SENDING;
+        x->run_over = true;
+        pump(x);
+        return;
+    }
+    x->state = X_IN_WORK;
+    lead_push(x->server->lead, &x->job);
+}
+
+/* Hand over a request whose body is still coming. */
+static void dispatch_open(struct exchange *x)
+{
+    list_del(&x->slow);
+    if (native(x)) {
+        x->state = X_SENDING;
+        x->run_over = true;
+        pump(x);
+        return;
+    }
+    x->intake = INTAKE_OPEN;
+    struct buf kept = x->body.mem; /* what came so far */
+    x->body.mem = (struct buf){0};
+    x->intake_mem = kept;
+    x->state = X_IN_WORK;
+    lead_push(x->server->lead, &x->job);
+}
+
+void exchange_slow_bodies(struct server *s)
+{
+    struct lead_stats stats;
+    lead_stats(s->lead, &stats);
+    unsigned places = (unsigned)s->conf->threads.max;
+    uint64_t now = loop_now_ms(&s->loop);
+    for (struct list *n = s->slow_bodies.next; n != &s->slow_bodies;) {
+        struct exchange *x = container_of(n, struct exchange, slow);
+        n = n->next;
+        if (now - x->received_ms < SLOW_BODY_MS)
+            break; /* oldest first */
+        /* A body that spilled is large, not live; and half of the places stay for others. */
+        if (x->body.fd >= 0 || (stats.busy + 1) * 2 > places) {
+            list_del(&x->slow);
+            continue;
+        }
+        stats.busy++;
+        dispatch_open(x);
+    }
+    if (list_empty(&s->slow_bodies)) {
+        s->slow_running = false;
+        uv_timer_stop(&s->slow_timer);
+    }
+}
+
+/* ---- what the executor calls (struct call_ops) ---- */
+
+static bool op_gone(const struct call *c)
+{
+    return atomic_load_explicit(&of_call(c)->gone, memory_order_acquire);
+}
+
+static int stopped(struct exchange *x)
+{
+    if (atomic_load_explicit(&x->gone, memory_order_acquire))
+        return -EPIPE;
+    if (atomic_load_explicit(&x->server->cancelled, memory_order_relaxed))
+        return -ECANCELED;
+    return 0;
+}
+
+/* Append to the queue between executor and loop; spills above the bounds. Under lock. */
+static int outq_add(struct exchange *x, struct buf *b)
+{
+    struct server *s = x->server;
+    struct outq *q = &x->outq;
+    bool file = q->file_end > q->file_start;
+    if (!file && q->mem.n + b->n <= (size_t)s->conf->response_memory &&
+        (q->mem.n + b->n <= 4096 || !over_budget(s, b->n))) {
+        server_memory(s, (int64_t)b->n);
+        if (q->mem.n)
+            return buf_add(&q->mem, b->p, b->n);
+        struct buf old = q->mem;
+        q->mem = *b;
+        *b = old;
+        return 0;
+    }
+    if (q->fd < 0) {
+        q->fd = spill_open(s);
+        if (q->fd < 0)
+            return q->fd;
+    }
+    int rc = write_at(q->fd, b->p, b->n, q->file_end);
+    if (!rc)
+        q->file_end += b->n;
+    return rc;
+}
+
+/* Keep the response head for the access log, before it leaves the executor's hands. */
+static void save_head(struct exchange *x)
+{
+    x->head_saved = true;
+    const char *end = memmem(x->call.out.p, x->call.out.n, "\r\n\r\n", 4);
+    if (end)
+        x->head_copy = arena_copy(&x->arena, slice_of(x->call.out.p, (size_t)(end - x->call.out.p) + 2));
+}
+
+static int op_flush(struct call *c)
+{
+    struct exchange *x = of_call(c);
+    if (c->state != CALL_BODY && c->state != CALL_ENDED && c->state != CALL_ABORTED)
+        return stopped(x);
+    if (x->server->access && !x->head_saved && c->out.n)
+        save_head(x);
+    pthread_mutex_lock(&x->lock);
+    int rc = stopped(x);
+    if (!rc && c->out.n) {
+        int64_t n = (int64_t)c->out.n;
+        rc = outq_add(x, &c->out);
+        if (!rc)
+            x->unsent += n;
+    }
+    if (!rc && x->unsent > x->server->conf->response_backlog)
+        rc = -EAGAIN;
+    pthread_mutex_unlock(&x->lock);
+    c->out.n = 0;
+    x->flushed = true;
+    if (rc == 0 || rc == -EAGAIN) {
+        loop_post(&x->server->loop, &x->flush_mail);
+        return rc;
+    }
+    if (rc != -EPIPE && rc != -ECANCELED) {
+        log_flood(LOG_ERROR, c->id, "cannot keep a response that its client takes slowly: %s; look at temp-dir",
+                  strerror(-rc));
+        call_abort(c, "the server cannot keep the response");
+        rc = -EPIPE;
+    }
+    return rc;
+}
+
+static int op_wait(struct call *c)
+{
+    struct exchange *x = of_call(c);
+    int rc;
+    pthread_mutex_lock(&x->lock);
+    while (!(rc = stopped(x)) && x->unsent > x->server->conf->response_backlog / 2)
+        pthread_cond_wait(&x->changed, &x->lock);
+    pthread_mutex_unlock(&x->lock);
+    return rc;
+}
+
+static ssize_t op_body_read(struct call *c, void *p, size_t n)
+{
+    struct exchange *x = of_call(c);
+    if (x->body.complete) {
+        uint64_t left = x->body.size - x->read_pos;
+        if (n > left)
+            n = (size_t)left;
+        if (n == 0)
+            return 0;
+        ssize_t got = (ssize_t)n;
+        if (x->body.fd < 0)
+            memcpy(p, x->body.mem.p + x->read_pos, n);
+        else
+            got = pread(x->body.fd, p, n, (off_t)x->read_pos);
+        if (got <= 0)
+            return got < 0 && errno == EINTR ? -EAGAIN : -EIO;
+        x->read_pos += (uint64_t)got;
+        return got;
+    }
+    if (n == 0)
+        return 0;
+    ssize_t rc;
+    bool ask = false;
+    pthread_mutex_lock(&x->lock);
+    if (x->intake_mem.n) {
+        bool was_full = x->intake_mem.n > INTAKE_BYTES_MAX;
+        if (n > x->intake_mem.n)
+            n = x->intake_mem.n;
+        memcpy(p, x->intake_mem.p, n);
+        buf_drop(&x->intake_mem, n);
+        rc = (ssize_t)n;
+        ask = was_full && x->intake_mem.n <= INTAKE_BYTES_MAX;
+    } else if (x->intake == INTAKE_FAILED) {
+        rc = x->intake_error;
+    } else if (x->intake != INTAKE_OPEN) {
+        rc = 0;
+    } else if (stopped(x)) {
+        rc = -EPIPE;
+    } else {
+        rc = -EAGAIN;
+        ask = true; /* for 100 Continue */
+    }
+    ask = ask && !x->wants_body;
+    if (ask)
+        x->wants_body = true;
+    pthread_mutex_unlock(&x->lock);
+    if (ask)
+        loop_post(&x->server->loop, &x->flush_mail);
+    return rc;
+}
+
+static int op_body_wait(struct call *c)
+{
+    struct exchange *x = of_call(c);
+    pthread_mutex_lock(&x->lock);
+    while (!x->intake_mem.n && x->intake == INTAKE_OPEN && !stopped(x))
+        pthread_cond_wait(&x->changed, &x->lock);
+    pthread_mutex_unlock(&x->lock);
+    return 0;
+}
+
+static const struct call_ops CALL_OPS = {
+    .flush = op_flush,
+    .wait = op_wait,
+    .body_read = op_body_read,
+    .body_wait = op_body_wait,
+    .gone = op_gone,
+};
+
+/* ---- the run ---- */
+
+void exchange_run(struct server *s, void *local, struct lead_job *job)
+{
+    struct exchange *x = exchange_of_job(job);
+    if (atomic_load_explicit(&x->gone, memory_order_acquire)) {
+        x->call.state = CALL_ABORTED;
+        return;
+    }
+    atomic_store_explicit(&x->started, true, memory_order_relaxed);
+    if (s->access)
+        x->run_ns = clock_mono_ns();
+    s->app->run(s->app, local, &x->call);
+    if (s->access)
+        x->end_ns = clock_mono_ns();
+    if (x->flushed && x->call.out.n)
+        (void)op_flush(&x->call); /* the rest goes the way of the first part */
+}
+
+/* Leader: the run is over and its result visible here. */
+static void run_ended(struct exchange *x)
+{
+    x->run_over = true;
+    if (x->state == X_ORPHAN) {
+        complete(x);
+        return;
+    }
+    x->state = X_SENDING;
+    pump(x);
+}
+
+void exchange_done_leading(struct lead_job *job)
+{
+    struct exchange *x = exchange_of_job(job);
+    /* A message about its first bytes is still in the mailbox: it must not outlive the exchange. */
+    if (atomic_load_explicit(&x->flush_mail.posted, memory_order_relaxed))
+        loop_post(&x->server->loop, &x->done_mail);
+    else
+        run_ended(x);
+}
+
+void exchange_done_away(struct lead_job *job)
+{
+    struct exchange *x = exchange_of_job(job);
+    loop_post(&x->server->loop, &x->done_mail);
+}
+
+static void on_done_mail(struct mail *m)
+{
+    run_ended(container_of(m, struct exchange, done_mail));
+}
+
+static void on_flush_mail(struct mail *m)
+{
+    struct exchange *x = container_of(m, struct exchange, flush_mail);
+    if (!x->hc)
+        return;
+    pthread_mutex_lock(&x->lock);
+    bool wants_body = x->wants_body;
+    x->wants_body = false;
+    pthread_mutex_unlock(&x->lock);
+    struct h1_conn *hc = x->hc;
+    if (wants_body) {
+        h1_continue(hc);
+        h1_pause_body(hc, false);
+    }
+    if (x->hc == hc && x->state != X_IDLE)
+        pump(x);
+}
+
+/* ---- sending ---- */
+
+/* Move the next bytes of the queue to the connection. False: nothing was there. Under lock. */
+static bool pump_queue_locked(struct exchange *x, int *err)
+{
+    struct outq *q = &x->outq;
+    if (q->mem.n) {
+        size_t n = q->mem.n;
+        server_memory(x->server, -(int64_t)n);
+        x->inflight += (int64_t)n;
+        x->wire_bytes += n;
+        *err = h1_write_buf(x->hc, &q->mem);
+        return true;
+    }
+    if (q->file_end > q->file_start) {
+        char *copy = malloc(FILE_COPY_BYTES);
+        if (!copy) {
+            *err = -ENOMEM;
+            return true;
+        }
+        uint64_t left = q->file_end - q->file_start;
+        ssize_t n = pread(q->fd, copy, left < FILE_COPY_BYTES ? (size_t)left : FILE_COPY_BYTES,
+                          (off_t)q->file_start);
+        if (n > 0) {
+            q->file_start += (uint64_t)n;
+            x->inflight += n;
+            x->wire_bytes += (uint64_t)n;
+            *err = h1_write(x->hc, copy, (size_t)n);
+        } else {
+            *err = -EIO;
+        }
+        free(copy);
+        if (q->file_start == q->file_end) { /* give the disk its space back */
+            q->file_start = q->file_end = 0;
+            if (ftruncate(q->fd, 0))
+                *err = -EIO;
+        }
+        return true;
+    }
+    return false;
+}
+
+/* Send the file that ends the response. The socket has taken everything before it. */
+static void pump_file(struct exchange *x)
+{
+    struct call *c = &x->call;
+    struct h1_conn *hc = x->hc;
+    size_t step = c->file_length < FILE_STEP_BYTES ? (size_t)c->file_length : FILE_STEP_BYTES;
+    off_t offset = c->file_offset;
+    ssize_t n = sendfile(conn_fd(&hc->conn), c->file_fd, &offset, step);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == EINVAL || errno == ENOSYS)) {
+        /* Copy a piece: libuv tells when the socket has taken it. */
+        char *copy = malloc(FILE_COPY_BYTES);
+        n = copy ? pread(c->file_fd, copy, step < FILE_COPY_BYTES ? step : FILE_COPY_BYTES,
+                         c->file_offset)
+                 : -1;
+        if (n > 0 && h1_write(hc, copy, (size_t)n))
+            n = -1;
+        free(copy);
+    } else if (n > 0) {
+        hc->responded = true;
+        conn_want_flush(&hc->conn); /* on_drained continues, in the next turn */
+    }
+    if (n <= 0) {
+        if (n == 0)
+            log_flood(LOG_WARNING, c->id, "a file became shorter while it was sent (%llu bytes missing)",
+                      (unsigned long long)c->file_length);
+        h1_fail(hc, n == 0 ? CLOSE_ABORTED : CLOSE_CLIENT_RESET);
+        return;
+    }
+    c->file_offset += n;
+    c->file_length -= (uint64_t)n;
+    x->wire_bytes += (uint64_t)n;
+    if (c->file_length == 0)
+        close_fd(&c->file_fd);
+}
+
+/* Move what can be moved towards the socket; end the exchange when all of it is there. */
+static void pump(struct exchange *x)
+{
+    struct call *c = &x->call;
+    struct h1_conn *hc = x->hc;
+    if (x->flushed) {
+        if (!conn_is_drained(&hc->conn))
+            return; /* on_drained comes back */
+        int err = 0;
+        pthread_mutex_lock(&x->lock);
+        bool moved = pump_queue_locked(x, &err);
+        pthread_mutex_unlock(&x->lock);
+        if (err) {
+            h1_fail(hc, err == -ENOMEM ? CLOSE_NO_MEMORY : CLOSE_ABORTED);
+            return;
+        }
+        if (moved || !x->run_over)
+            return;
+    } else if (!x->run_over) {
+        return;
+    } else if (c->out.n) {
+        if (x->server->access && !x->head_saved)
+            save_head(x);
+        x->wire_bytes += c->out.n;
+        if (h1_write_buf(hc, &c->out)) {
+            h1_fail(hc, CLOSE_NO_MEMORY);
+            return;
+        }
+    }
+    if (c->file_fd >= 0 && c->state == CALL_ENDED) {
+        if (c->file_length == 0) {
+            close_fd(&c->file_fd);
+        } else if (conn_is_drained(&hc->conn)) {
+            pump_file(x);
+            return;
+        } else {
+            return; /* on_drained comes back */
+        }
+    }
+    complete(x);
+}
+
+static void on_drained(struct h1_conn *hc)
+{
+    struct exchange *x = hc->user;
+    if (x->inflight) {
+        pthread_mutex_lock(&x->lock);
+        x->unsent -= x->inflight;
+        x->inflight = 0;
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+    }
+    if (x->flushed || x->state == X_SENDING)
+        pump(x);
+}
+
+/* ---- the record ---- */
+
+static struct slice find_request_field(const void *arg, struct slice name)
+{
+    const struct exchange *x = arg;
+    for (unsigned i = 0; i < x->req.n_fields; i++)
+        if (slice_ieq(x->req.fields[i].name, name))
+            return x->req.fields[i].value;
+    return (struct slice){0};
+}
+
+static struct slice find_response_field(const void *arg, struct slice name)
+{
+    const struct exchange *x = arg;
+    const char *p = x->head_copy.p, *end = p + x->head_copy.n;
+    while (p && p < end) {
+        const char *eol = memchr(p, '\r', (size_t)(end - p));
+        if (!eol)
+            break;
+        const char *colon = memchr(p, ':', (size_t)(eol - p));
+        if (colon && slice_ieq(slice_of(p, (size_t)(colon - p)), name))
+            return slice_trim(slice_of(colon + 1, (size_t)(eol - colon) - 1));
+        p = eol + 2;
+    }
+    return (struct slice){0};
+}
+
+static void record(struct exchange *x, const char *cut)
+{
+    struct server *s = x->server;
+    const struct call *c = &x->call;
+    unsigned hundred = x->wire_bytes ? (unsigned)c->status / 100 : 0;
+    counter_add(&s->counters.responses[hundred < 6 ? hundred : 0], 1);
+    counter_add(&s->counters.bytes_out, x->wire_bytes);
+    if (!s->access)
+        return;
+    int64_t now = clock_mono_ns();
+    const struct proxy_facts *p = c->proxy;
+    bool other = p && *p->client.host;
+    char port[8] = "";
+    if (other && p->client.port)
+        port_text(port, p->client.port);
+    uint64_t head = x->head_copy.n ? x->head_copy.n + 2 : 0;
+    struct access_facts f = {
+        .remote_addr = slice_str(other ? p->client.host : x->peer.remote_addr),
+        .remote_port = slice_str(other ? port : x->peer.remote_port),
+        .method = x->req.method,
+        .path = x->req.path,
+        .query = x->req.query,
+        .target = x->req.target,
+        .protocol = x->req.minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"),
+        .status = x->wire_bytes || cut == NULL ? c->status : 0,
+        .body_bytes = c->bodyless || x->wire_bytes < head ? 0 : c->sent,
+        .request_id = c->id,
+        .wall_ns = x->wall_ns,
+        .total_ns = now - c->start_ns,
+        .queue_ns = x->run_ns ? x->run_ns - c->start_ns : 0,
+        .app_ns = x->end_ns ? x->end_ns - x->run_ns : 0,
+        .close_reason = cut,
+        .request_field = find_request_field,
+        .response_field = find_response_field,
+        .arg = x,
+    };
+    access_write(s->access, &f);
+}
+
+/* All bytes are with the connection, or the connection is gone and the run is over. */
+static void complete(struct exchange *x)
+{
+    struct server *s = x->server;
+    struct h1_conn *hc = x->hc;
+    struct call *c = &x->call;
+    bool orderly = c->state == CALL_ENDED;
+    if (!hc) {
+        record(x, "client_left");
+        recycle(x);
+        server_check_drained(s);
+        return;
+    }
+    bool keep = orderly && c->keep_alive && !c->close_wanted;
+    bool reset = !orderly && c->framing == CALL_CLOSE;
+    if (!orderly)
+        log_flood(LOG_INFO, c->id, "the response was broken off: %s",
+                  c->abort_reason ? c->abort_reason : "unknown");
+    record(x, orderly ? NULL : close_reason_word(CLOSE_ABORTED));
+    hc->user = NULL;
+    recycle(x);
+    if (orderly)
+        h1_next(hc, keep, CLOSE_COMPLETE);
+    else
+        h1_cut(hc, CLOSE_ABORTED, reset);
+}
+
+/* ---- the connection's end ---- */
+
+static void on_gone(struct h1_conn *hc)
+{
+    struct exchange *x = hc->user;
+    struct server *s = x->server;
+    hc->user = NULL;
+    x->hc = NULL;
+    pthread_mutex_lock(&x->lock);
+    atomic_store_explicit(&x->gone, true, memory_order_release);
+    pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+    switch (x->state) {
+    case X_IN_WORK:
+        if (!lead_cancel(s->lead, &x->job)) {
+            x->state = X_ORPHAN;
+            break;
+        }
+        counter_add(&s->counters.abandoned, 1);
+        /* fall through */
+    case X_RECEIVING:
+    case X_SENDING:
+        record(x, close_reason_word(hc->reason < CLOSE_REASONS ? (enum close_reason)hc->reason
+                                                               : CLOSE_CLIENT_LEFT));
+        recycle(x);
+        break;
+    case X_ORPHAN:
+    case X_IDLE:
+        must(false);
+    }
+}
+
+static bool on_is_queued(struct h1_conn *hc)
+{
+    const struct exchange *x = hc->user;
+    return x && x->state == X_IN_WORK && !atomic_load_explicit(&x->started, memory_order_relaxed);
+}
+
+/* The server's own answer, built as any other; there may be no exchange. */
+static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf *out)
+{
+    struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
+    struct exchange *x = hc->user;
+    struct req unknown = {.minor = 1};
+    struct call c = {.req = x ? &x->req : &unknown, .file_fd = -1, .ops = &CALL_OPS};
+    c.out = (struct buf){0};
+    c.bodyless = x && x->req.head;
+    call_error(&c, why->status, why->reason);
+    counter_add(&s->counters.responses[why->status / 100], 1);
+    if (buf_add(out, c.out.p, c.out.n))
+        out->n = 0;
+    char peer[64] = "a Unix socket";
+    if (hc->peer_family != AF_UNIX)
+        inet_ntop(hc->peer_family, &hc->peer, peer, sizeof peer);
+    log_flood(LOG_INFO, x ? x->call.id : 0, "refused a request of %s with %d: %s", peer, why->status,
+              why->reason);
+    if (x) {
+        x->call.status = why->status;
+        x->wire_bytes = c.out.n;
+        x->call.sent = 0;
+        if (s->access) {
+            x->call.out.n = 0;
+            if (buf_add(&x->call.out, c.out.p, c.out.n) == 0)
+                save_head(x);
+        }
+        x->hc = NULL;
+        hc->user = NULL;
+        atomic_store_explicit(&x->gone, true, memory_order_release);
+        must(x->state == X_RECEIVING);
+        record(x, NULL);
+        recycle(x);
+    }
+    buf_fini(&c.out);
+}
+
+static void on_closed(struct h1_conn *hc)
+{
+    struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
+    enum close_reason r = hc->reason;
+    if (r < CLOSE_REASONS && log_wants(close_reason_quiet(r) ? LOG_DEBUG : LOG_INFO) &&
+        (close_reason_quiet(r) || s->h1.log_socket_errors)) {
+        char peer[64] = "unix";
+        if (hc->peer_family != AF_UNIX)
+            inet_ntop(hc->peer_family, &hc->peer, peer, sizeof peer);
+        log_flood(close_reason_quiet(r) ? LOG_DEBUG : LOG_INFO, 0,
+                  "connection closed reason=%s peer=%s port=%u served=%u", close_reason_word(r), peer,
+                  hc->peer_port, hc->served);
+    }
+    if (s->listeners.paused && s->h1.pool.open < s->connections_max && !s->h1.draining)
+        listen_pause(&s->listeners, false);
+    server_check_drained(s);
+}
+
+void exchange_cancel_all(struct server *s)
+{
+    for (struct list *n = s->exchanges.next; n != &s->exchanges; n = n->next) {
+        struct exchange *x = container_of(n, struct exchange, all);
+        pthread_mutex_lock(&x->lock);
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+    }
+}
+
+const struct h1_up EXCHANGE_UP = {
+    .head = on_head,
+    .body = on_body,
+    .body_end = on_body_end,
+    .body_bad = on_body_bad,
+    .gone = on_gone,
+    .drained = on_drained,
+    .refuse = on_refuse,
+    .is_queued = on_is_queued,
+    .closed = on_closed,
+};

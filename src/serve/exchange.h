@@ -1,0 +1,102 @@
+/*
+ * exchange: head -> handler -> response -> record. THE file to read first.
+ *
+ * One exchange is one request with its response, from the complete head to the access line. It
+ * belongs to the leader, except between its start in the application and the message that the
+ * run has ended: then the executing thread owns `call`, and the two share what stands behind `lock`.
+ *
+ *   RECEIVING  its body is coming                     waits on: the client (body deadline)
+ *   IN_WORK    on the ready queue of serve/lead, or run by a thread (then `started` is true)
+ *                                                     waits on: a place in the application, or it
+ *   SENDING    the run is over, bytes still go out    waits on: the client (send deadline)
+ *   ORPHAN     the connection is gone, a thread still runs it
+ *   IDLE       on the server's free list
+ */
+#ifndef WEIR_SERVE_EXCHANGE_H
+#define WEIR_SERVE_EXCHANGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "handler/handler.h"
+#include "http/h1_conn.h"
+#include "net/loop.h"
+#include "serve/lead.h"
+#include "serve/server.h"
+
+enum exchange_state { X_IDLE = 0, X_RECEIVING, X_IN_WORK, X_SENDING, X_ORPHAN };
+
+/* Bytes between the executor and the loop: first in memory, then in an unlinked file. */
+struct outq {
+    struct buf mem;
+    int fd;               /* spill file, or -1; while it holds bytes, all new bytes go there */
+    uint64_t file_start;  /* first unsent byte of the file */
+    uint64_t file_end;
+};
+
+/* How far a body that is read by the application while it comes has got. */
+enum intake { INTAKE_WHOLE = 0, INTAKE_OPEN, INTAKE_ENDED, INTAKE_FAILED };
+
+struct exchange {
+    struct call call;          /* first; lent to the handler for the run */
+    struct lead_job job;
+    struct server *server;
+    struct h1_conn *hc;        /* NULL once the connection is gone */
+    struct list all;           /* on server->exchanges */
+    struct list slow;          /* on server->slow_bodies */
+    struct exchange *next_free;
+    enum exchange_state state; /* leader only */
+    struct req req;
+    struct field *fields;      /* owned; room for limits.fields */
+    struct arena arena;        /* holds the head's bytes and what the executor allocates */
+    struct body body;
+    struct call_peer peer;
+    struct listener *peer_of;  /* whose server_addr stands in `peer` */
+    struct proxy_facts facts;
+    _Atomic bool flushed;      /* set by the executor: call_flush was used */
+    _Atomic bool started;      /* set by the executor: the run has begun */
+    bool run_over;             /* leader: the run has ended */
+    bool head_saved;
+    int64_t wall_ns;           /* when the head was complete; 0 without an access log */
+    int64_t run_ns, end_ns;    /* begin and end of the run; executor */
+    uint64_t wire_bytes;       /* handed to the connection */
+    uint64_t received_ms;      /* loop time of the head */
+    struct slice head_copy;    /* response head, for the access log */
+    int64_t budget;            /* leader: bytes counted in server->memory for the body */
+
+    /* shared between executor and leader */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct outq outq;          /* under lock */
+    int64_t unsent;            /* under lock: in outq, or given to the connection and not yet written */
+    int64_t inflight;          /* leader: of `unsent`, given to the connection */
+    enum intake intake;        /* under lock */
+    int intake_error;          /* under lock: negative errno with INTAKE_FAILED */
+    struct buf intake_mem;     /* under lock: received, not yet read by the application */
+    uint64_t read_pos;         /* executor: position in a whole body */
+    bool wants_body;           /* under lock: the leader should go on reading */
+    _Atomic bool gone;         /* the client left */
+    struct mail flush_mail;    /* bytes wait in outq, or wants_body was set */
+    struct mail done_mail;     /* the run has ended outside leadership */
+};
+
+/* The callbacks of http/h1_conn. */
+extern const struct h1_up EXCHANGE_UP;
+
+struct exchange *exchange_of_job(struct lead_job *job);
+
+/* For serve/lead: run it; ended while leading; ended elsewhere. */
+void exchange_run(struct server *s, void *local, struct lead_job *job);
+void exchange_done_leading(struct lead_job *job);
+void exchange_done_away(struct lead_job *job);
+
+/* Leader: hand exchanges whose chunked body comes slowly to the application, as it comes. */
+void exchange_slow_bodies(struct server *s);
+
+/* Leader: the grace is over; wake every executor that waits on a client. */
+void exchange_cancel_all(struct server *s);
+
+/* Give back the memory of an exchange that is on no list. */
+void exchange_free(struct exchange *x);
+
+#endif

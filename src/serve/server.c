@@ -1,0 +1,411 @@
+/* server: see the header. */
+#include "serve/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/must.h"
+#include "handler/reply.h"
+#include "serve/exchange.h"
+
+/* Descriptors that are left to the application, the log and the spill files. */
+static const rlim_t DESCRIPTORS_KEPT = 256;
+/* request-buffering auto: how often slow bodies are looked at, while there are any. */
+static const uint64_t SLOW_TICK_MS = 50;
+
+static const char REFUSED[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                              "Content-Type: text/plain; charset=utf-8\r\n"
+                              "Content-Length: 65\r\n"
+                              "Retry-After: 1\r\n"
+                              "Connection: close\r\n"
+                              "\r\n"
+                              "503 Service Unavailable: too many connections are open; try again";
+
+/* ---- accepting ---- */
+
+/* Tell a client that there is no room. The socket is new: its buffer takes the few bytes. */
+static void refuse(struct server *s, int fd)
+{
+    char unread[4096];
+    ssize_t n = send(fd, REFUSED, sizeof REFUSED - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)n;
+    shutdown(fd, SHUT_WR);
+    /* What is left unread would turn the close into a reset that destroys the answer. */
+    while (recv(fd, unread, sizeof unread, MSG_DONTWAIT) > 0)
+        ;
+    close(fd);
+    counter_add(&s->counters.refused, 1);
+    counter_add(&s->counters.closed[CLOSE_OVER_LIMIT], 1);
+    log_flood(LOG_WARNING, 0, "refused a connection with 503: %u are open and none is idle; raise connections or the "
+                        "descriptor limit", s->h1.pool.open);
+}
+
+static void on_refused(void *arg, int fd)
+{
+    struct server *s = arg;
+    h1_evict_idle(&s->h1); /* room for the next one */
+    refuse(s, fd);
+}
+
+static bool on_accepted(void *arg, struct listener *l, int fd, const struct sockaddr_storage *peer)
+{
+    struct server *s = arg;
+    if (s->h1.pool.open >= s->connections_max && !h1_evict_idle(&s->h1)) {
+        refuse(s, fd);
+        return true;
+    }
+    h1_accept(&s->h1, l, fd, peer);
+    /* Under Waitress' command line connections above the limit wait in the backlog, as there. */
+    if (s->conf->dialect == CONF_WAITRESS && s->h1.pool.open >= s->connections_max &&
+        list_empty(&s->h1.pool.lists[H1_L_KEEP].conns))
+        return false;
+    return true;
+}
+
+/* ---- the glue to serve/lead ---- */
+
+static void lead_turn(void *ctx, bool may_block)
+{
+    struct server *s = ctx;
+    loop_turn(&s->loop, may_block);
+}
+
+static void lead_wake(void *ctx)
+{
+    struct server *s = ctx;
+    loop_wake(&s->loop);
+}
+
+static int lead_thread_start(void *ctx, void **local)
+{
+    struct server *s = ctx;
+    return s->app ? s->app->thread_start(s->app, local) : 0;
+}
+
+static void lead_thread_stop(void *ctx, void *local)
+{
+    struct server *s = ctx;
+    if (s->app)
+        s->app->thread_stop(s->app, local);
+}
+
+static void lead_enter(void *ctx, void *local)
+{
+    struct server *s = ctx;
+    s->app->enter(s->app, local);
+}
+
+static void lead_leave(void *ctx, void *local)
+{
+    struct server *s = ctx;
+    s->app->leave(s->app, local);
+}
+
+static void lead_run(void *ctx, void *local, struct lead_job *job)
+{
+    exchange_run(ctx, local, job);
+}
+
+static void lead_done_leading(void *ctx, struct lead_job *job)
+{
+    (void)ctx;
+    exchange_done_leading(job);
+}
+
+static void lead_done_away(void *ctx, struct lead_job *job)
+{
+    (void)ctx;
+    exchange_done_away(job);
+}
+
+static const struct lead_ops LEAD_OPS = {
+    .turn = lead_turn,
+    .wake = lead_wake,
+    .thread_start = lead_thread_start,
+    .thread_stop = lead_thread_stop,
+    .enter = lead_enter,
+    .leave = lead_leave,
+    .run = lead_run,
+    .done_leading = lead_done_leading,
+    .done_away = lead_done_away,
+};
+
+/* ---- the end ---- */
+
+static void tell_done(struct server *s)
+{
+    lead_stop(s->lead);
+    uint64_t one = 1;
+    ssize_t n = write(s->done_fd, &one, sizeof one);
+    (void)n;
+}
+
+static void end_now(struct server *s)
+{
+    if (s->stop_done >= SERVER_NOW)
+        return;
+    s->stop_done = SERVER_NOW;
+    atomic_store(&s->cancelled, true);
+    exchange_cancel_all(s);
+    tell_done(s);
+}
+
+static void on_grace(uv_timer_t *timer)
+{
+    struct server *s = timer->data;
+    struct lead_stats stats;
+    lead_stats(s->lead, &stats);
+    log_line(LOG_WARNING, 0, "the grace of %.3g s is over: %u connections are cut, %u requests still run",
+             (double)s->conf->grace / 1000, s->h1.pool.open, stats.busy);
+    end_now(s);
+}
+
+void server_check_drained(struct server *s)
+{
+    if (s->stop_done == SERVER_DRAIN && s->h1.pool.open == 0 && list_empty(&s->exchanges)) {
+        s->stop_done = SERVER_NOW;
+        uv_timer_stop(&s->grace_timer);
+        tell_done(s);
+    }
+}
+
+static void on_stop_mail(struct mail *m)
+{
+    struct server *s = container_of(m, struct server, stop_mail);
+    int asked = atomic_load(&s->stop_asked);
+    if (s->stop_done == 0) {
+        s->stop_done = SERVER_DRAIN;
+        listen_close(&s->listeners);
+        h1_drain(&s->h1);
+        if (asked == SERVER_DRAIN) {
+            if (s->h1.pool.open)
+                log_line(LOG_INFO, 0, "stopping: %u connections have work left, at most %.3g s",
+                         s->h1.pool.open, (double)s->conf->grace / 1000);
+            uv_timer_start(&s->grace_timer, on_grace, (uint64_t)s->conf->grace, 0);
+        }
+    }
+    if (asked == SERVER_NOW)
+        end_now(s);
+    else
+        server_check_drained(s);
+}
+
+void server_stop(struct server *s, enum server_stop_how how)
+{
+    int old = atomic_load(&s->stop_asked);
+    while (old < (int)how && !atomic_compare_exchange_weak(&s->stop_asked, &old, (int)how))
+        ;
+    loop_post(&s->loop, &s->stop_mail);
+}
+
+unsigned server_join(struct server *s, int timeout_ms)
+{
+    return lead_join(s->lead, timeout_ms);
+}
+
+/* ---- life ---- */
+
+static int make_rules(struct server *s, struct err *e)
+{
+    const struct conf *c = s->conf;
+    if (proxy_set_parse(&s->trusted, slice_str(c->trusted_proxy), e) ||
+        proxy_set_parse(&s->proxy_from, slice_str(c->proxy_protocol_from), e))
+        return -1;
+    if (proxy_headers_parse(&s->rules.headers, slice_str(c->trusted_proxy_headers), e))
+        return -1;
+    s->rules.hops = (unsigned)c->trusted_proxy_count;
+    s->rules.clear = c->clear_untrusted_proxy_headers;
+    s->rules.log_untrusted = c->log_untrusted_proxy_headers;
+    s->proxy_on = true;
+    static const char *const MODES[] = {"off", "v1", "v2", "auto"};
+    for (unsigned i = 0; i < countof(MODES); i++)
+        if (strcmp(c->proxy_protocol, MODES[i]) == 0)
+            s->h1.proxy_mode = (enum proxy_mode)i;
+    return 0;
+}
+
+/* Raise the soft limit of descriptors and say how many connections that allows. */
+static unsigned connections_allowed(int64_t wanted)
+{
+    struct rlimit lim = {0};
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        struct rlimit raised = {.rlim_cur = lim.rlim_max, .rlim_max = lim.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+            lim = raised;
+    }
+    rlim_t keep = lim.rlim_cur / 2 < DESCRIPTORS_KEPT ? lim.rlim_cur / 2 : DESCRIPTORS_KEPT;
+    rlim_t can = lim.rlim_cur - keep;
+    if (can > 1000000)
+        can = 1000000;
+    if (wanted > 0 && (rlim_t)wanted < can)
+        return (unsigned)wanted;
+    return (unsigned)can;
+}
+
+int server_new(struct server **out, const struct conf *conf, struct app *app, struct err *e)
+{
+    *out = NULL;
+    struct server *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_set(e, "out of memory");
+    s->conf = conf;
+    s->app = app;
+    s->done_fd = -1;
+    s->listeners.spare_fd = -1;
+    s->listeners.arg = s;
+    s->listeners.accepted = on_accepted;
+    s->listeners.refused = on_refused;
+    s->stop_mail.deliver = on_stop_mail;
+    list_init(&s->exchanges);
+    list_init(&s->slow_bodies);
+    handler_init(conf->ident);
+    if (make_rules(s, e) ||
+        (*conf->access_log && access_new(&s->access, conf->access_log, conf->access_log_format, e))) {
+        server_free(&s);
+        return -1;
+    }
+    *out = s;
+    return 0;
+}
+
+static int listen_bind(struct server *s, const struct conf_bind *b, struct err *e)
+{
+    const struct conf *c = s->conf;
+    struct listen_spec spec = {
+        .kind = b->kind == CONF_BIND_TCP    ? LISTEN_TCP
+                : b->kind == CONF_BIND_UNIX ? LISTEN_UNIX
+                                            : LISTEN_FD,
+        .host = b->host,
+        .port = b->port,
+        .path = b->path,
+        .fd = b->fd,
+        .text = b->text,
+        .ipv4 = c->ipv4,
+        .ipv6 = c->ipv6,
+        .backlog = (int)c->backlog,
+        .mode = (unsigned)c->unix_socket_perms,
+    };
+    return listen_open(&s->listeners, &spec, e);
+}
+
+int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e)
+{
+    unsigned systemd = n_fds ? 0 : listen_systemd();
+    for (unsigned i = 0; i < n_fds + systemd; i++) {
+        struct conf_bind b = {.kind = CONF_BIND_FD, .fd = n_fds ? fds[i] : 3 + (int)i};
+        char text[32];
+        snprintf(text, sizeof text, "fd://%d", b.fd);
+        b.text = text;
+        if (listen_bind(s, &b, e))
+            return -1;
+    }
+    /* Sockets that were handed over take the place of addresses. */
+    if (!n_fds && !systemd)
+        for (unsigned i = 0; i < s->conf->n_binds; i++)
+            if (listen_bind(s, &s->conf->binds[i], e))
+                return -1;
+    return 0;
+}
+
+static void on_slow_timer(uv_timer_t *timer)
+{
+    exchange_slow_bodies(timer->data);
+}
+
+int server_start(struct server *s, struct err *e)
+{
+    const struct conf *c = s->conf;
+    s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->done_fd < 0)
+        return err_set(e, "cannot start: %s", strerror(errno));
+    int rc = loop_init(&s->loop);
+    if (rc)
+        return err_set(e, "cannot start the event loop: %s", uv_strerror(rc));
+    struct h1_limits limits = {
+        .line_bytes = (size_t)c->max_line_size,
+        .head_bytes = (size_t)c->max_head_size,
+        .fields = (unsigned)c->max_fields,
+        .field_bytes = (size_t)c->max_field_size,
+        .lax_host = c->lax_host,
+    };
+    s->looped = true;
+    uv_timer_init(&s->loop.uv, &s->slow_timer);
+    uv_timer_init(&s->loop.uv, &s->grace_timer);
+    s->slow_timer.data = s->grace_timer.data = s;
+    uv_timer_start(&s->slow_timer, on_slow_timer, SLOW_TICK_MS, SLOW_TICK_MS);
+    uv_timer_stop(&s->slow_timer);
+    rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
+    if (rc)
+        return err_set(e, "cannot start: %s", uv_strerror(rc));
+    s->h1.arg = s;
+    s->h1.counters = &s->counters;
+    s->h1.proxy_from = &s->proxy_from;
+    s->h1.detect_gone = c->disconnect_detection;
+    s->h1.log_socket_errors = c->log_socket_errors;
+    s->h1.keep_alive_ms = (uint64_t)c->keep_alive;
+    s->h1.pool.lists[H1_L_KEEP].timeout_ms = (uint64_t)c->keep_alive;
+    s->h1.pool.lists[H1_L_HEAD].timeout_ms = (uint64_t)c->header_timeout;
+    s->h1.pool.lists[H1_L_BODY].timeout_ms = (uint64_t)c->body_timeout;
+    s->h1.pool.lists[H1_L_SEND].timeout_ms = (uint64_t)c->send_timeout;
+    s->connections_max = connections_allowed(c->connections);
+    const char *monitor = getenv("WEIR_MONITOR");
+    struct lead_config lead = {
+        .places_min = (unsigned)c->threads.min,
+        .places_max = (unsigned)c->threads.max,
+        .stack_bytes = (unsigned)c->thread_stack,
+        .monitor_off = monitor && strcmp(monitor, "off") == 0,
+    };
+    if (lead_new(&s->lead, &lead, &LEAD_OPS, s, e) || listen_start(&s->listeners, &s->loop, e))
+        return -1;
+    return lead_start(s->lead, e);
+}
+
+static void close_connections(struct server *s)
+{
+    for (struct list *n = s->h1.all.next; n != &s->h1.all;) {
+        struct h1_conn *hc = container_of(n, struct h1_conn, all);
+        n = n->next;
+        h1_fail(hc, CLOSE_DRAINING);
+    }
+}
+
+void server_free(struct server **sp)
+{
+    struct server *s = *sp;
+    *sp = NULL;
+    listen_close(&s->listeners);
+    if (s->looped) {
+        s->stop_done = SERVER_NOW;
+        if (s->h1.fields) {
+            close_connections(s);
+            loop_turn(&s->loop, false); /* messages of the last runs */
+            h1_server_fini(&s->h1);
+        }
+        uv_close((uv_handle_t *)&s->slow_timer, NULL);
+        uv_close((uv_handle_t *)&s->grace_timer, NULL);
+        loop_fini(&s->loop);
+    }
+    listen_fini(&s->listeners);
+    if (s->lead)
+        lead_free(&s->lead);
+    while (!list_empty(&s->exchanges)) { /* ended at once with requests in work */
+        struct exchange *x = container_of(s->exchanges.next, struct exchange, all);
+        list_del(&x->all);
+        exchange_free(x);
+    }
+    while (s->free) {
+        struct exchange *x = s->free;
+        s->free = x->next_free;
+        exchange_free(x);
+    }
+    if (s->access)
+        access_free(&s->access);
+    if (s->done_fd >= 0)
+        close(s->done_fd);
+    free(s);
+}

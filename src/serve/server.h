@@ -1,0 +1,95 @@
+/*
+ * server: one worker: its loop, listeners, connections, threads, application, and its end.
+ *
+ * Life: server_new, server_listen, server_run (blocks in server_wait), server_free.
+ * Threads: new, listen, run, free from one thread that is not an application thread; server_stop from any
+ * thread; the rest is the leader's.
+ */
+#ifndef WEIR_SERVE_SERVER_H
+#define WEIR_SERVE_SERVER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "conf/conf.h"
+#include "handler/handler.h"
+#include "http/h1_conn.h"
+#include "net/listen.h"
+#include "net/loop.h"
+#include "obs/access.h"
+#include "obs/counters.h"
+#include "serve/lead.h"
+
+struct exchange;
+
+enum server_stop_how {
+    SERVER_DRAIN = 1, /* finish what runs, within the grace */
+    SERVER_NOW = 2,   /* end at once */
+};
+
+struct server {
+    const struct conf *conf; /* lent; read-only */
+    struct app *app;         /* lent; NULL: only C handlers */
+    struct loop loop;
+    struct h1_server h1;
+    struct listen_set listeners;
+    struct counters counters;
+    struct lead *lead;
+    struct access_log *access; /* owned; NULL = none */
+
+    struct proxy_set trusted;  /* front-ends whose headers count */
+    struct proxy_set proxy_from;
+    struct proxy_rules rules;
+    bool proxy_on;             /* forwarding headers are looked at */
+
+    struct exchange *free;     /* ready for reuse, at most FREE_MAX */
+    unsigned n_free;
+    struct list exchanges;     /* every exchange with a request in work */
+    struct list slow_bodies;   /* exchanges that may be handed over while their body comes */
+    uv_timer_t slow_timer;
+    bool slow_running;
+    _Atomic int64_t memory;    /* bytes of bodies and responses that wait in memory */
+    uint64_t next_id;
+    unsigned connections_max;
+
+    _Atomic int stop_asked;    /* enum server_stop_how */
+    int stop_done;             /* leader: what was begun */
+    _Atomic bool cancelled;    /* the grace is over: streams end */
+    struct mail stop_mail;
+    uv_timer_t grace_timer;
+    int done_fd;               /* eventfd: readable when the leader has stopped */
+    bool looped;               /* loop and h1 are initialised */
+};
+
+WEIR_MUST_USE int server_new(struct server **out, const struct conf *conf, struct app *app,
+                             struct err *e);
+
+/* Bind all addresses (also those inherited: fds[0..n_fds)). */
+WEIR_MUST_USE int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e);
+
+/* Start loop, threads and monitor; returns at once. */
+WEIR_MUST_USE int server_start(struct server *s, struct err *e);
+
+/* Any thread, also a signal handler's follower: begin to stop. A second call with SERVER_NOW ends at once. */
+void server_stop(struct server *s, enum server_stop_how how);
+
+/* After done_fd became readable: wait for the threads. Returns how many are still inside the
+ * application after `timeout_ms`. */
+unsigned server_join(struct server *s, int timeout_ms);
+
+/* After server_join returned 0, or when it was never started. */
+void server_free(struct server **s);
+
+/* The leader's way to account memory that waits (may be negative). */
+static inline void server_memory(struct server *s, int64_t bytes)
+{
+    atomic_fetch_add_explicit(&s->memory, bytes, memory_order_relaxed);
+}
+
+/* Leader: a connection closed or an exchange ended; ends a drain that has nothing left to wait for. */
+void server_check_drained(struct server *s);
+
+#endif
