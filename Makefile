@@ -1,0 +1,89 @@
+# Weir. `make help` lists every target.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# Debian's interpreter: Flask and the others of the example are its packages.
+PYTHON ?= /usr/bin/python3
+BUILD ?= build
+CI_FUZZ_SECONDS ?= 60
+export PORT HOST
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z][a-z0-9_%-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- building ----
+
+.PHONY: deps deps-test deps-bench
+deps: ## install what building and running need (Debian packages)
+	@tools/deps run
+deps-test: ## install what the tests need too
+	@tools/deps run test
+deps-bench: ## install what the benches need too
+	@tools/deps run test bench
+
+# Meson's setup, once per build folder: $(call setup,folder,options)
+setup = test -f $(1)/build.ninja || CC=$(or $(3),cc) meson setup $(1) --native-file tools/python.ini $(2) >$(1).setup.log 2>&1 \
+	|| { cat $(1).setup.log; exit 1; }; rm -f $(1).setup.log
+
+.PHONY: build debug
+build: ## build build/weir and the Python package beside it (optimised)
+	@$(call setup,$(BUILD),)
+	@ninja -C $(BUILD) --quiet
+debug: ## the same with ASan and UBSan, in build-asan
+	@$(call setup,build-asan,--buildtype=debug -Doptimization=1 -Db_sanitize=address$(comma)undefined -Db_lundef=false)
+	@ninja -C build-asan --quiet
+comma := ,
+
+# ---- using it ----
+
+.PHONY: run demo
+run: deps build ## install, build, and serve the example on http://127.0.0.1:5000 (PORT=…, HOST=…)
+	@exec examples/board/run
+demo: deps build ## three slow requests at once, with threads and without
+	@exec examples/board/demo
+
+# ---- testing ----
+
+.PHONY: test unit e2e wire model test-asan test-tsan fuzz ci
+test: deps-test build ## install, build, and run all tests
+	@tools/run-tests all
+unit: build ## unit tests; T=name for one
+	@tools/run-tests unit $(T)
+e2e: build ## end-to-end tests; K=expression to choose
+	@tools/run-tests e2e $(if $(K),-k "$(K)")
+test-asan: deps-test debug ## unit and end-to-end tests under ASan and UBSan
+	@tools/run-tests asan
+test-tsan: deps-test ## the threaded parts under TSan
+	@$(call setup,build-tsan,--buildtype=debug -Doptimization=1 -Db_sanitize=thread -Db_lundef=false,clang)
+	@tools/run-tests tsan
+fuzz: deps-test ## every fuzz target for SECONDS (60)
+	@tools/run-tests fuzz $(or $(SECONDS_EACH),60)
+fuzz-%: deps-test ## one fuzz target, e.g. make fuzz-h1_head SECONDS_EACH=60
+	@tools/run-tests fuzz $(or $(SECONDS_EACH),60) $*
+ci: test test-asan test-tsan ## what .ci/run runs
+	@tools/run-tests fuzz $(CI_FUZZ_SECONDS)
+
+# ---- measuring ----
+
+.PHONY: bench
+bench: deps-bench build ## the tables of bench/results, and the picture (about 30 minutes; QUICK=1: 3)
+	@bench/run $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+# ---- the desk ----
+
+.PHONY: fmt lint layers docs compdb clean warnings
+fmt: ## format the C files
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+lint: build ## clang-tidy and cppcheck
+	@tools/lint
+layers: ## check that includes point in one direction
+	@tools/layers
+warnings: deps-test ## build with gcc and clang, warnings are errors
+	@for cc in gcc clang; do \
+	  $(call setup,build-$$cc,--werror,$$cc) && ninja -C build-$$cc --quiet && ninja -C build-$$cc --quiet $$(tools/unit-targets build-$$cc) || exit 1; done
+docs: build ## generate docs/reference from the .def files
+	@tools/reference
+compdb: ## compile_commands.json for editors
+	@$(call setup,$(BUILD),) && ln -sf $(BUILD)/compile_commands.json .
+clean: ## remove everything that was built
+	@rm -rf build build-* compile_commands.json
