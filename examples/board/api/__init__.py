@@ -1,0 +1,1 @@
+"""The board's web application; `api.index:app` is its WSGI callable."""
