@@ -3,8 +3,8 @@
  *
  * Sources, later ones win: defaults < environment (WEIR_…, PORT) < command line. (weir.yaml comes
  * between defaults and environment in a later step.) All of them end in conf_set with a
- * text, so there is one parser and one set of messages. A stronger source wins in whatever order the
- * sources are read, because the command line must be read before the files that it names.
+ * text, so there is one parser and one set of messages. A stronger source wins in whatever order
+ * the sources are read, because the command line must be read before the files that it names.
  *
  * Units:   TIME is milliseconds, SIZE is bytes.
  * Owner:   struct conf owns all it points to; conf_fini frees it. Read-only after conf_finish.
@@ -60,37 +60,38 @@ struct conf {
 #include "conf/settings.def"
 #undef SETTING
     enum conf_dialect dialect;
-    struct conf_bind *binds; /* made by conf_finish from bind / host / port / listen / unix socket */
+    struct conf_bind
+        *binds; /* made by conf_finish from bind / host / port / listen / unix socket */
     unsigned n_binds;
-    struct arena arena;      /* owns the texts */
-    void *priv;              /* where each value came from, pending waitress host/port, … */
+    struct arena arena; /* owns the texts */
+    void *priv;         /* where each value came from, pending waitress host/port, … */
 };
 
 /* What a command line asks for. */
 enum conf_action {
     CONF_RUN = 0,
-    CONF_EXIT,          /* help or version was printed: exit with *status */
-    CONF_CHECK,         /* --check-config: load, check, import, say it is fine */
-    CONF_PRINT,         /* --print-config */
+    CONF_EXIT,  /* help or version was printed: exit with *status */
+    CONF_CHECK, /* --check-config: load, check, import, say it is fine */
+    CONF_PRINT, /* --print-config */
 };
 
 /* Defaults of the dialect. */
 WEIR_MUST_USE int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e);
 void conf_fini(struct conf *c);
 
-/* Set one setting by its name in the dialect ("max-body-size" or "max_body_size"); in CONF_WAITRESS by
- * Waitress' names first, then by Weir's own. `source` is for messages ("--threads", "WEIR_THREADS",
- * "serve(threads=…)"; NULL: the name). For LIST it appends. "sockets" (CONF_WAITRESS) takes numbers of
- * descriptors, "call" and "factory" the same flag. */
-WEIR_MUST_USE int conf_set(struct conf *c, const char *name, const char *value,
-                           const char *source, struct err *e);
+/* Set one setting by its name in the dialect ("max-body-size" or "max_body_size"); in CONF_WAITRESS
+ * by Waitress' names first, then by Weir's own. `source` is for messages ("--threads",
+ * "WEIR_THREADS", "serve(threads=…)"; NULL: the name). For LIST it appends. "sockets"
+ * (CONF_WAITRESS) takes numbers of descriptors, "call" and "factory" the same flag. */
+WEIR_MUST_USE int conf_set(struct conf *c, const char *name, const char *value, const char *source,
+                           struct err *e);
 
 /* Read WEIR_… and PORT from `environ_` (NULL-terminated NAME=VALUE); nothing in CONF_WAITRESS. */
 WEIR_MUST_USE int conf_environment(struct conf *c, char *const *environ_, struct err *e);
 
 /*
- * Read a command line; argv[0] is the program as it shall be named in messages. Help and version go to
- * `out`. Accepted options without effect are said in one line each on `out_err` (NULL: kept for
+ * Read a command line; argv[0] is the program as it shall be named in messages. Help and version go
+ * to `out`. Accepted options without effect are said in one line each on `out_err` (NULL: kept for
  * conf_notes). On CONF_EXIT *status is the exit code. Errors: -1, *e, and *status is the exit code
  * of the peer.
  */
@@ -127,9 +128,9 @@ struct conf_env_list {
 };
 
 /*
- * Read NAME=VALUE lines: blank lines, # comments, `export `, 'verbatim', "with \n \t \" \\ \$" (both may
- * run over lines), bare values trimmed and ended by " #". Nothing is expanded. Appends to *out; a
- * later line wins over an earlier one of the same name. Errors name `path` and the line.
+ * Read NAME=VALUE lines: blank lines, # comments, `export `, 'verbatim', "with \n \t \" \\ \$"
+ * (both may run over lines), bare values trimmed and ended by " #". Nothing is expanded. Appends to
+ * *out; a later line wins over an earlier one of the same name. Errors name `path` and the line.
  */
 WEIR_MUST_USE int conf_env_parse(struct arena *arena, const char *path, const char *text, size_t n,
                                  struct conf_env_list *out, struct err *e);

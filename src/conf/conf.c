@@ -1,0 +1,565 @@
+/* conf: values from their sources into struct conf, and the relations between them. */
+#include "conf/conf_private.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One start reads a handful of texts; this is far above any sane configuration. */
+static const size_t CONF_BYTES_MAX = 16 * 1024 * 1024;
+static const unsigned LIST_ITEMS_MAX = 4096;
+
+/* ---- texts ---- */
+
+char *conf_copy(struct conf *c, const char *p, size_t n, struct err *e)
+{
+    char *copy = arena_alloc(&c->arena, n + 1);
+    if (!copy) {
+        err_set(e, "the configuration is too large");
+        return NULL;
+    }
+    if (n)
+        memcpy(copy, p, n);
+    copy[n] = 0;
+    return copy;
+}
+
+int conf_list_add(struct conf *c, struct conf_list *list, const char *p, size_t n, struct err *e)
+{
+    if (list->n == LIST_ITEMS_MAX)
+        return err_set(e, "a list of more than %u items", LIST_ITEMS_MAX);
+    /* Room doubles; what is left behind goes with the arena. */
+    if ((list->n & (list->n - 1)) == 0) {
+        size_t room = list->n ? list->n * 2 : 1;
+        const char **items = arena_alloc(&c->arena, room * sizeof *items);
+        if (!items)
+            return err_set(e, "the configuration is too large");
+        if (list->n)
+            memcpy(items, list->items, list->n * sizeof *items);
+        list->items = items;
+    }
+    char *item = conf_copy(c, p, n, e);
+    if (!item)
+        return -1;
+    list->items[list->n++] = item;
+    return 0;
+}
+
+int conf_note(struct conf *c, struct err *e, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return conf_list_add(c, &conf_priv(c)->notes, text, strlen(text), e);
+}
+
+void conf_notes(struct conf *c, FILE *out)
+{
+    struct conf_list *notes = &conf_priv(c)->notes;
+    for (unsigned i = 0; i < notes->n; i++)
+        fprintf(out, "weir: %s\n", notes->items[i]);
+    *notes = (struct conf_list){0};
+}
+
+struct conf_env_list conf_env_added(const struct conf *c)
+{
+    return conf_priv(c)->added;
+}
+
+/* ---- one setting ---- */
+
+int conf_row_set(struct conf *c, const struct conf_row *row, const char *value,
+                 enum conf_level level, const char *source, struct err *e)
+{
+    struct conf_mark *mark = &conf_priv(c)->marks[row - conf_rows];
+    void *field = (char *)c + row->offset;
+    struct slice s = slice_trim(slice_str(value));
+    int rc = -1;
+
+    if (level < mark->level)
+        return 0;
+    switch (row->kind) {
+    case KIND_BOOL:
+        rc = conf_value_bool(value, source, field, e);
+        break;
+    case KIND_INT:
+    case KIND_SIZE:
+    case KIND_TIME:
+    case KIND_OCTAL:
+        rc = conf_value_number(row->kind, value, row->min, row->max, source, field, e);
+        break;
+    case KIND_THREADS:
+        rc = conf_value_threads(value, row->min, row->max, source, field, e);
+        break;
+    case KIND_CHOICE:
+        rc = conf_value_choice(c, value, row->max, source, field, e);
+        break;
+    case KIND_TEXT:
+        rc = (*(const char **)field = conf_copy(c, value, strlen(value), e)) ? 0 : -1;
+        break;
+    case KIND_LIST:
+        if (level > mark->level)
+            *(struct conf_list *)field = (struct conf_list){0};
+        rc = s.n == 0 ? 0 : conf_list_add(c, field, s.p, s.n, e);
+        break;
+    }
+    if (rc)
+        return rc;
+    mark->level = level;
+    return (mark->source = conf_copy(c, source, strlen(source), e)) ? 0 : -1;
+}
+
+static int unknown_name(const struct conf *c, const char *name, const char *source, struct err *e)
+{
+    struct conf_nearest near = {.wanted = name};
+    if (c->dialect == CONF_WAITRESS)
+        conf_waitress_nearest(&near);
+    for (unsigned i = 0; i < CONF_ROWS; i++)
+        conf_nearest_try(&near, conf_rows[i].name);
+    if (near.best)
+        return err_set(e, "%.200s: unknown setting; did you mean '%s'?", source, near.best);
+    return err_set(e, "%.200s: unknown setting", source);
+}
+
+int conf_set(struct conf *c, const char *name, const char *value, const char *source, struct err *e)
+{
+    struct conf_priv *p = conf_priv(c);
+    if (!source)
+        source = name;
+    if (c->dialect == CONF_WAITRESS) {
+        int rc = conf_waitress_set(c, name, value, source, e);
+        if (rc <= 0)
+            return rc;
+    } else if (conf_name_eq(name, "host")) {
+        return (p->host = conf_copy(c, value, strlen(value), e)) ? 0 : -1;
+    } else if (conf_name_eq(name, "port")) {
+        return (p->port = conf_copy(c, value, strlen(value), e)) ? 0 : -1;
+    }
+    const struct conf_row *row = conf_row_find(name);
+    return row ? conf_row_set(c, row, value, LEVEL_CALLER, source, e)
+               : unknown_name(c, name, source, e);
+}
+
+int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e)
+{
+    *c = (struct conf){.dialect = dialect, .arena = {.max = CONF_BYTES_MAX}};
+    if (!(c->priv = calloc(1, sizeof(struct conf_priv))))
+        return err_set(e, "out of memory");
+    for (unsigned i = 0; i < CONF_ROWS; i++)
+        if (conf_row_set(c, &conf_rows[i], conf_rows[i].def, LEVEL_DEFAULT, "default", e))
+            return -1;
+    return dialect == CONF_WAITRESS ? conf_waitress_defaults(c, e) : 0;
+}
+
+void conf_fini(struct conf *c)
+{
+    free(c->priv);
+    c->priv = NULL;
+    arena_fini(&c->arena);
+}
+
+/* ---- environment ---- */
+
+/* WEIR_MAX_BODY_SIZE is max-body-size. Not ours: what has no row, see unknown_variable. */
+static const struct conf_row *variable_row(struct slice name)
+{
+    char text[64];
+    if (!slice_starts(name, SLICE("WEIR_")) || name.n - 5 >= sizeof text)
+        return NULL;
+    for (size_t i = 0; i < name.n - 5; i++) {
+        char b = name.p[5 + i];
+        if (!((b >= 'A' && b <= 'Z') || (b >= '0' && b <= '9') || b == '_'))
+            return NULL;
+        text[i] = b;
+    }
+    text[name.n - 5] = 0;
+    return conf_row_find(text);
+}
+
+/*
+ * A misspelt variable would be without effect and without a word. Said only when a setting is near:
+ * programs have variables of their own (WEIR_PYTHON), and Kubernetes invents WEIR_PORT=tcp://…
+ * and WEIR_SERVICE_HOST for a service called weir.
+ */
+static int unknown_variable(struct conf *c, struct slice name, struct err *e)
+{
+    char text[64];
+    if (name.n - 5 >= sizeof text || slice_starts(name, SLICE("WEIR_PORT")) ||
+        slice_starts(name, SLICE("WEIR_SERVICE_")))
+        return 0;
+    memcpy(text, name.p + 5, name.n - 5);
+    text[name.n - 5] = 0;
+    struct conf_nearest near = {.wanted = text};
+    for (unsigned i = 0; i < CONF_ROWS; i++)
+        conf_nearest_try(&near, conf_rows[i].name);
+    if (!near.best)
+        return 0;
+    char cure[64];
+    snprintf(cure, sizeof cure, "WEIR_%s", near.best);
+    for (char *p = cure + 5; *p; p++)
+        *p = *p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
+    return conf_note(c, e,
+                     "WEIR_%s in the environment is no setting and has no effect; did you mean %s?",
+                     text, cure);
+}
+
+static int set_list_variable(struct conf *c, const struct conf_row *row, const char *value,
+                             const char *source, struct err *e)
+{
+    for (const char *p = value; *p;) {
+        size_t n = strcspn(p, ",");
+        char *item = conf_copy(c, p, n, e);
+        if (!item || conf_row_set(c, row, item, LEVEL_ENV, source, e))
+            return -1;
+        p += n + (p[n] == ',');
+    }
+    return 0;
+}
+
+/* `where` is "" or "FILE:LINE: ". */
+static int set_variable(struct conf *c, const char *name, size_t name_n, const char *value,
+                        const char *where, struct err *e)
+{
+    struct conf_priv *p = conf_priv(c);
+    struct slice s = slice_of(name, name_n);
+    char source[600];
+    snprintf(source, sizeof source, "%s%.*s", where, (int)(name_n < 64 ? name_n : 64), name);
+
+    if (slice_eq(s, SLICE("PORT")) && *value) {
+        p->port_env = conf_copy(c, value, strlen(value), e);
+        p->port_env_source = conf_copy(c, source, strlen(source), e);
+        return p->port_env && p->port_env_source ? 0 : -1;
+    }
+    if (!slice_starts(s, SLICE("WEIR_")))
+        return 0;
+    const struct conf_row *row = variable_row(s);
+    if (!row)
+        return unknown_variable(c, s, e);
+    /* NAME= is how many tools write "not set"; only for a text it can mean something else. */
+    if (!*value && row->kind != KIND_TEXT)
+        return 0;
+    if (row->kind == KIND_LIST)
+        return set_list_variable(c, row, value, source, e);
+    return conf_row_set(c, row, value, LEVEL_ENV, source, e);
+}
+
+static const char *environment_get(char *const *environ_, const char *name)
+{
+    size_t n = strlen(name);
+    for (; environ_ && *environ_; environ_++)
+        if (strncmp(*environ_, name, n) == 0 && (*environ_)[n] == '=')
+            return *environ_ + n + 1;
+    return NULL;
+}
+
+/* Sockets that systemd opened for this process. Numbers that are none are not meant for us. */
+static int systemd_fds(char *const *environ_)
+{
+    const char *pid = environment_get(environ_, "LISTEN_PID");
+    const char *fds = environment_get(environ_, "LISTEN_FDS");
+    int64_t pid_n = 0, fds_n = 0;
+    if (!pid || !fds || conf_value_number(KIND_INT, pid, "1", "", "LISTEN_PID", &pid_n, NULL) ||
+        conf_value_number(KIND_INT, fds, "0", "63", "LISTEN_FDS", &fds_n, NULL))
+        return 0;
+    return pid_n == getpid() ? (int)fds_n : 0;
+}
+
+int conf_environment(struct conf *c, char *const *environ_, struct err *e)
+{
+    if (c->dialect != CONF_WEIR)
+        return 0;
+    conf_priv(c)->systemd_fds = systemd_fds(environ_);
+    for (; environ_ && *environ_; environ_++) {
+        const char *equals = strchr(*environ_, '=');
+        if (equals && set_variable(c, *environ_, (size_t)(equals - *environ_), equals + 1, "", e))
+            return -1;
+    }
+    return 0;
+}
+
+/* Read the files of --env-file, keep what is not set yet, and let it count as environment. */
+static int read_env_files(struct conf *c, char *const *environ_, struct err *e)
+{
+    struct conf_env_list all = {0};
+    struct conf_priv *p = conf_priv(c);
+    for (unsigned i = 0; i < c->env_file.n; i++)
+        if (conf_env_read(&c->arena, c->env_file.items[i], &all, e))
+            return -1;
+    p->added = (struct conf_env_list){.items = all.items};
+    for (unsigned i = 0; i < all.n; i++) {
+        struct conf_env item = all.items[i];
+        if (environment_get(environ_, item.name))
+            continue;
+        p->added.items[p->added.n++] = item;
+        char where[500];
+        snprintf(where, sizeof where, "%s: ", item.source);
+        if (c->dialect == CONF_WEIR && strcmp(item.name, "WEIR_ENV_FILE") != 0 &&
+            set_variable(c, item.name, strlen(item.name), item.value, where, e))
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- relations ---- */
+
+static bool header_known(struct slice s)
+{
+    static const char *const known[] = {"forwarded",         "x-forwarded-for",  "x-forwarded-host",
+                                        "x-forwarded-proto", "x-forwarded-port", "x-forwarded-by"};
+    for (size_t i = 0; i < countof(known); i++)
+        if (slice_ieq(s, slice_str(known[i])))
+            return true;
+    return false;
+}
+
+static int check_headers(const char *list, const char *source, struct err *e)
+{
+    unsigned n = 0;
+    bool forwarded = false;
+    for (const char *p = list; *p; p += strspn(p, ", \t\r\n")) {
+        struct slice word = slice_of(p, strcspn(p, ", \t\r\n"));
+        if (word.n && !header_known(word))
+            return err_set(e,
+                           "%s: '%.*s' is no forwarding header; give forwarded, or some of "
+                           "x-forwarded-for, x-forwarded-host, x-forwarded-proto, "
+                           "x-forwarded-port, x-forwarded-by",
+                           source, (int)(word.n < 80 ? word.n : 80), word.p);
+        n += word.n > 0;
+        forwarded |= slice_ieq(word, SLICE("forwarded"));
+        p += word.n;
+    }
+    if (forwarded && n > 1)
+        return err_set(e,
+                       "%s: forwarded and the x-forwarded-... headers exclude each other; "
+                       "trust the one that your proxy writes",
+                       source);
+    return 0;
+}
+
+static int check_proxy(struct conf *c, struct err *e)
+{
+    const struct conf_mark *count = conf_mark(c, CONF_ROW_trusted_proxy_count);
+    const struct conf_mark *headers = conf_mark(c, CONF_ROW_trusted_proxy_headers);
+    if (!*c->trusted_proxy) {
+        if (count->level > LEVEL_DEFAULT)
+            return err_set(e, "%s has no meaning without trusted-proxy", count->source);
+        if (headers->level > LEVEL_DEFAULT && *c->trusted_proxy_headers)
+            return err_set(e, "%s has no meaning without trusted-proxy", headers->source);
+        return 0;
+    }
+    if (*c->trusted_proxy_headers)
+        return check_headers(c->trusted_proxy_headers, headers->source, e);
+    /* What every proxy writes. Not the host: one that passes it through unchanged would let a
+     * client choose it. */
+    c->trusted_proxy_headers =
+        c->dialect == CONF_WAITRESS ? "x-forwarded-proto" : "x-forwarded-for x-forwarded-proto";
+    if (c->dialect == CONF_WAITRESS)
+        return conf_note(c, e,
+                         "trusted-proxy without trusted-proxy-headers trusts "
+                         "x-forwarded-proto alone; name the headers");
+    return 0;
+}
+
+/* A value that goes into a header or the environ: no control bytes. */
+static int check_plain(const char *value, const char *what, bool spaces, struct err *e)
+{
+    for (const char *p = value; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f || (*p == ' ' && !spaces))
+            return err_set(e, "%s: the value contains a space or control character", what);
+    return 0;
+}
+
+/* "api//" and "/api" both mean "/api". */
+static int normalise_prefix(struct conf *c, struct err *e)
+{
+    struct slice s = slice_trim(slice_str(c->url_prefix));
+    while (s.n && s.p[0] == '/')
+        s = slice_of(s.p + 1, s.n - 1);
+    while (s.n && s.p[s.n - 1] == '/')
+        s.n--;
+    if (memchr(s.p, '?', s.n) || memchr(s.p, '#', s.n))
+        return err_set(e, "url-prefix: '%.200s' is not a path", c->url_prefix);
+    char *prefix = conf_copy(c, c->url_prefix, s.n + 1, e);
+    if (!prefix)
+        return -1;
+    if (s.n)
+        memcpy(prefix + 1, s.p, s.n);
+    prefix[0] = s.n ? '/' : 0;
+    c->url_prefix = prefix;
+    return 0;
+}
+
+static int check_internal_path(const struct conf *c, struct err *e)
+{
+    const char *p = c->internal_path;
+    size_t n = strlen(p);
+    if (n && (n < 2 || p[0] != '/' || p[n - 1] != '/' || strpbrk(p, " ?#%")))
+        return err_set(e, "internal-path: '%.200s' must begin and end with a slash, as /-/", p);
+    return 0;
+}
+
+static int check_addresses(const struct conf *c, struct err *e)
+{
+    const struct conf_priv *p = conf_priv(c);
+    const struct conf_mark *bind = conf_mark(c, CONF_ROW_bind);
+    if (!c->ipv4 && !c->ipv6)
+        return err_set(e, "ipv4 and ipv6 are both off; leave one of them on");
+    if (c->bind.n && (p->host || p->port || p->listen.n || p->unix_socket || p->have_sockets))
+        return err_set(e,
+                       "%s cannot be given together with host, port, listen, unix-socket or "
+                       "sockets; name all addresses one way",
+                       bind->source);
+    return 0;
+}
+
+int conf_finish(struct conf *c, struct err *e)
+{
+    if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
+        return -1;
+    if (check_addresses(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
+        check_internal_path(c, e))
+        return -1;
+    if (check_plain(c->ident, "ident", true, e) ||
+        check_plain(c->server_name, "server-name", false, e) ||
+        check_plain(c->url_scheme, "url-scheme", false, e) ||
+        check_plain(c->url_prefix, "url-prefix", true, e))
+        return -1;
+    if (!*c->url_scheme)
+        return err_set(e, "url-scheme: the value is empty; give http or https");
+    if (*c->app && conf_app_check(c->app, e))
+        return -1;
+    return conf_binds_make(c, e);
+}
+
+/* ---- the application's name ---- */
+
+static bool word_byte(unsigned char b, bool first)
+{
+    return b == '_' || b >= 0x80 || (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z') ||
+           (!first && b >= '0' && b <= '9');
+}
+
+/* Words with dots between them. */
+static bool dotted(const char *p, size_t n)
+{
+    bool first = true;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] == '.' && !first)
+            first = true;
+        else if (word_byte((unsigned char)p[i], first))
+            first = false;
+        else
+            return false;
+    }
+    return n && !first;
+}
+
+int conf_app_check(const char *text, struct err *e)
+{
+    size_t n = strlen(text);
+    const char *colon = strchr(text, ':');
+    size_t n_module = colon ? (size_t)(colon - text) : n;
+
+    if (n > 3 && !colon && strcmp(text + n - 3, ".py") == 0) {
+        /* A file, as the shell completes it: name the module that it is. */
+        char module[200];
+        const char *from = strncmp(text, "./", 2) == 0 ? text + 2 : text;
+        snprintf(module, sizeof module, "%.*s", (int)(text + n - 3 - from), from);
+        for (char *p = module; *p; p++)
+            *p = *p == '/' ? '.' : *p;
+        if (dotted(module, strlen(module)))
+            return err_set(
+                e, "'%.200s' is a file; name the module and the application in it, as %s:app", text,
+                module);
+    }
+    if (n > 2 && strcmp(text + n - 2, "()") == 0)
+        return err_set(e, "'%.200s' is a call; write --factory %.*s", text,
+                       (int)(n - 2 < 200 ? n - 2 : 200), text);
+    if (!dotted(text, n_module) || (colon && !dotted(colon + 1, n - n_module - 1)))
+        return err_set(
+            e, "'%.200s' does not name an application; write MODULE:ATTRIBUTE, as api.index:app",
+            text);
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out, FILE *out_err,
+                      enum conf_action *action, int *status, struct err *e)
+{
+    *action = CONF_RUN;
+    *status = 0;
+    int rc = c->dialect == CONF_WAITRESS
+                 ? conf_waitress_command_line(c, argc, argv, out, action, status, e)
+                 : conf_weir_command_line(c, argc, argv, out, action, status, e);
+    if (rc)
+        *status = c->dialect == CONF_WAITRESS ? 1 : 2;
+    else if (out_err)
+        conf_notes(c, out_err);
+    return rc;
+}
+
+int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_, FILE *out,
+              enum conf_action *action, int *status, struct err *e)
+{
+    if (conf_command_line(c, argc, argv, out, NULL, action, status, e))
+        return -1;
+    if (*action == CONF_EXIT)
+        return 0;
+    *status = c->dialect == CONF_WAITRESS ? 1 : 2;
+    if (conf_environment(c, environ_, e) || read_env_files(c, environ_, e))
+        return -1;
+    if (!*c->app && *action != CONF_PRINT)
+        return err_set(
+            e, c->dialect == CONF_WAITRESS
+                   ? "Specify one application"
+                   : "no application given; write weir MODULE:ATTRIBUTE, as weir api.index:app");
+    if (conf_finish(c, e))
+        return -1;
+    *status = 0;
+    return 0;
+}
+
+void conf_complain(const struct conf *c, const char *program, const struct err *e, FILE *out)
+{
+    if (c->dialect == CONF_WEIR) {
+        fprintf(out, "weir: %s\n", e->text);
+        return;
+    }
+    fprintf(out, "Error: %s\n\n", e->text);
+    conf_waitress_usage(program, out);
+}
+
+static void print_one(const char *name, const char *value, const char *source, FILE *out)
+{
+    int n = fprintf(out, "%s = %s", name, value);
+    fprintf(out, "%*s# %s\n", n < 40 ? 40 - n : 1, "", source);
+}
+
+void conf_print(const struct conf *c, FILE *out)
+{
+    char value[2048];
+    for (unsigned i = 0; i < CONF_ROWS; i++) {
+        const struct conf_row *row = &conf_rows[i];
+        const struct conf_mark *mark = &conf_priv(c)->marks[i];
+        if (row == &conf_rows[CONF_ROW_bind]) {
+            const struct conf_priv *p = conf_priv(c);
+            const char *source = mark->level > LEVEL_DEFAULT ? mark->source
+                                 : p->listen.n               ? "listen"
+                                 : p->unix_socket            ? "unix-socket"
+                                 : p->have_sockets           ? "sockets"
+                                 : p->host || p->port        ? "host, port"
+                                 : p->systemd_fds            ? "LISTEN_FDS"
+                                 : p->port_env               ? p->port_env_source
+                                                             : "default";
+            for (unsigned k = 0; k < c->n_binds; k++)
+                print_one("bind", c->binds[k].text, source, out);
+            continue;
+        }
+        conf_value_format(c, row, value, sizeof value);
+        print_one(row->name, value, mark->source, out);
+    }
+}

@@ -1,0 +1,7 @@
+/* version: the one place that says which Weir this is. */
+#ifndef WEIR_CONF_VERSION_H
+#define WEIR_CONF_VERSION_H
+
+#define WEIR_VERSION "0.1.0"
+
+#endif

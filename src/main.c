@@ -1,0 +1,137 @@
+/*
+ * main: the native executable.
+ *
+ * Help, version, --print-config and wrong usage are answered here, without Python. An application
+ * is Python's: `python3 -m weir` of the active environment takes over this process, with the same
+ * arguments.
+ */
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+
+/* From the build tree: the package with its extension lies beside this executable. */
+static bool package_beside(char *out, size_t n)
+{
+    char self[PATH_MAX], probe[PATH_MAX + 64];
+    ssize_t k = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (k <= 0)
+        return false;
+    self[k] = 0;
+    const char *folder = dirname(self);
+    snprintf(probe, sizeof probe, "%s/python/weir/__init__.py", folder);
+    if (access(probe, R_OK) != 0)
+        return false;
+    return (size_t)snprintf(out, n, "%s/python", folder) < n;
+}
+
+/* Put `folder` first on PYTHONPATH. */
+static int add_python_path(const char *folder)
+{
+    const char *old = getenv("PYTHONPATH");
+    char *path = NULL;
+    if (asprintf(&path, "%s%s%s", folder, old && *old ? ":" : "", old ? old : "") < 0)
+        return -1;
+    int rc = setenv("PYTHONPATH", path, 1);
+    free(path);
+    return rc;
+}
+
+static void try_python(char *const *args)
+{
+    if (strchr(args[0], '/'))
+        execv(args[0], args);
+    else
+        execvp(args[0], args);
+}
+
+/* Become `python3 -m weir ARGUMENTS`. Returns only on failure. */
+static int run_python(int argc, char *const *argv)
+{
+    const char *venv = getenv("VIRTUAL_ENV");
+    const char *chosen = getenv("WEIR_PYTHON");
+    char venv_python[PATH_MAX] = "", package[PATH_MAX];
+    if (venv && *venv)
+        snprintf(venv_python, sizeof venv_python, "%.4000s/bin/python3", venv);
+    const char *const pythons[] = {venv_python, chosen ? chosen : "", "/usr/bin/python3",
+                                   "python3"};
+
+    char **args = calloc((size_t)argc + 3, sizeof *args);
+    if (!args || (package_beside(package, sizeof package) && add_python_path(package) != 0)) {
+        fprintf(stderr, "weir: out of memory\n");
+        free(args);
+        return 1;
+    }
+    args[1] = (char *)(size_t) "-m";
+    args[2] = (char *)(size_t) "weir";
+    for (int i = 1; i < argc; i++)
+        args[i + 2] = argv[i];
+    fflush(NULL);
+    for (size_t i = 0; i < countof(pythons); i++) {
+        if (!*pythons[i])
+            continue;
+        args[0] = (char *)(size_t)pythons[i];
+        try_python(args);
+        if (pythons[i] == chosen)
+            fprintf(stderr, "weir: cannot run WEIR_PYTHON '%s': %s\n", chosen, strerror(errno));
+    }
+    fprintf(stderr, "weir: no Python found to run the application; activate a virtual environment "
+                    "or set WEIR_PYTHON to a python3\n");
+    free(args);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    static char *const own_name[] = {(char *)(size_t) "weir"};
+    static char *const waitress_name[] = {(char *)(size_t) "weir waitress-serve"};
+    bool waitress = argc > 1 && strcmp(argv[1], "waitress-serve") == 0;
+    struct conf conf;
+    struct err e = {0};
+    enum conf_action action;
+    int status = 1;
+
+    /* The arguments of the dialect, under its name. */
+    int n = waitress ? argc - 1 : argc ? argc : 1;
+    char **args = calloc((size_t)n + 1, sizeof *args);
+    if (!args) {
+        fprintf(stderr, "weir: out of memory\n");
+        return 1;
+    }
+    args[0] = waitress ? waitress_name[0] : own_name[0];
+    for (int i = 1; i < n; i++)
+        args[i] = argv[i + (waitress ? 1 : 0)];
+
+    if (conf_init(&conf, waitress ? CONF_WAITRESS : CONF_WEIR, &e) ||
+        conf_load(&conf, n, args, environ, stdout, &action, &status, &e)) {
+        conf_complain(&conf, args[0], &e, stderr);
+        goto out;
+    }
+    switch (action) {
+    case CONF_EXIT:
+        break;
+    case CONF_PRINT:
+        conf_notes(&conf, stderr);
+        conf_print(&conf, stdout);
+        break;
+    case CONF_RUN:
+    case CONF_CHECK:
+        status = run_python(argc, argv);
+        break;
+    }
+    /* A full disk or a closed pipe must not look like success. */
+    if (fflush(stdout) != 0 && status == 0) {
+        fprintf(stderr, "weir: cannot write to standard output: %s\n", strerror(errno));
+        status = 1;
+    }
+out:
+    conf_fini(&conf);
+    free(args);
+    return status;
+}
