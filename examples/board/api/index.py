@@ -15,7 +15,8 @@ Settings, all from the environment:
     BOARD_TOKENS       who may use it: "name:token,name:token". Without it any non-empty
                        token is a user of that name, and only this machine is answered.
     BOARD_TIMEOUT      seconds an upstream may stay silent, 60
-    BOARD_REHEARSAL    "yes" when stand-ins answer for the model or the database (the page says so)
+    BOARD_REHEARSAL    what a stand-in answers for, "model", "database" or both with a comma between;
+                       for the page and /health, as every answer finds out for itself
 
 Every answer but the page is JSON; an error is {"error": "…"} with a status that fits.
 """
@@ -108,7 +109,7 @@ DATABASE_URL = os.environ.get("SUPABASE_URL", "")
 DATABASE_KEY = os.environ.get("SUPABASE_KEY", "")
 TOKENS = read_tokens(os.environ.get("BOARD_TOKENS", ""))
 TIMEOUT = read_timeout(os.environ.get("BOARD_TIMEOUT") or "60")
-REHEARSAL = os.environ.get("BOARD_REHEARSAL", "") not in ("", "no", "0")
+REHEARSAL = [part for part in os.environ.get("BOARD_REHEARSAL", "").split(",") if part]
 
 app = Flask(__name__, static_folder="../static", template_folder="../templates")
 
@@ -394,7 +395,7 @@ def build_board() -> Response:
 
 @app.get("/health")
 def health() -> Response:
-    return jsonify(status="ok", app="board", rehearsal=REHEARSAL, open=not TOKENS)
+    return jsonify(status="ok", app="board", rehearsal=bool(REHEARSAL), open=not TOKENS)
 
 
 @app.get("/")

@@ -27,6 +27,7 @@
   const showError = (text) => {
     at("error").textContent = text;
     at("error").hidden = false;
+    at("error").scrollIntoView({ block: "nearest" });
   };
 
   const seconds = (value) => `${Number(value).toFixed(1)} s`;
