@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 SLOW = "--delay-ai 0.4:0.5 --delay-db 0.01:0.02"
-STUCK = "--delay-ai 500 --delay-db 0"
+STUCK = "--delay-ai 10 --delay-db 0"
 
 
 @pytest.fixture(scope="module")
