@@ -238,7 +238,7 @@ int conf_binds_make(struct conf *c, struct err *e)
     if (p->have_sockets || (p->systemd_fds && !p->host && !p->port && !p->port_env))
         if (add_fds(c, e))
             return -1;
-    if (c->n_binds || p->have_sockets)
+    if (c->n_binds)
         return 0;
 
     const char *host = p->host, *port = p->port, *port_source = "--port";

@@ -1,9 +1,11 @@
 /* conf: values from their sources into struct conf, and the relations between them. */
 #include "conf/conf_private.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* One start reads a handful of texts; this is far above any sane configuration. */
@@ -502,6 +504,22 @@ int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out, FI
     return rc;
 }
 
+/* Only where a program starts: serve() has no folder to change to. */
+static int check_chdir(const struct conf *c, struct err *e)
+{
+    struct stat st;
+    if (!*c->chdir)
+        return 0;
+    const char *source = conf_mark(c, CONF_ROW_chdir)->source;
+    if (stat(c->chdir, &st) != 0)
+        return err_set(e, "%s: '%.400s': %s", source, c->chdir, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return err_set(e, "%s: '%.400s' is not a folder", source, c->chdir);
+    if (access(c->chdir, X_OK) != 0)
+        return err_set(e, "%s: '%.400s': %s", source, c->chdir, strerror(errno));
+    return 0;
+}
+
 int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_, FILE *out,
               enum conf_action *action, int *status, struct err *e)
 {
@@ -517,7 +535,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
             e, c->dialect == CONF_WAITRESS
                    ? "Specify one application"
                    : "no application given; write weir MODULE:ATTRIBUTE, as weir api.index:app");
-    if (conf_finish(c, e))
+    if (conf_finish(c, e) || check_chdir(c, e))
         return -1;
     *status = 0;
     return 0;
@@ -531,6 +549,7 @@ void conf_complain(const struct conf *c, const char *program, const struct err *
     }
     fprintf(out, "Error: %s\n\n", e->text);
     conf_waitress_usage(program, out);
+    fprintf(out, "%s --help lists the options.\n", program);
 }
 
 static void print_one(const char *name, const char *value, const char *source, FILE *out)

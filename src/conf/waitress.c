@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "conf/version.h"
+
 enum mark { MARK_E, MARK_I };
 
 struct waitress_row {
@@ -24,6 +26,8 @@ static const struct waitress_row rows[] = {
 
 /* Flags of the runner alone. */
 static const char *const flags[] = {"help", "call", "app"};
+/* Weir's own that answer under this name as well, in full. */
+static const char *const own_flags[] = {"version", "check-config", "print-config"};
 
 static const struct waitress_row *find(const char *name)
 {
@@ -209,13 +213,89 @@ int conf_waitress_finish(struct conf *c, struct err *e)
     return 0;
 }
 
+/* ---- texts ---- */
+
+static const char *placeholder(const struct waitress_row *row)
+{
+    if (strcmp(row->name, "listen") == 0)
+        return "=HOST:PORT";
+    switch (row->kind) {
+    case KIND_BOOL:
+        return "";
+    case KIND_INT:
+    case KIND_SIZE:
+        return "=INT";
+    case KIND_TIME:
+        return "=SECONDS";
+    case KIND_OCTAL:
+        return "=MODE";
+    case KIND_THREADS:
+        return "=N";
+    case KIND_TEXT:
+    case KIND_LIST:
+    case KIND_CHOICE:
+        break;
+    }
+    return "=TEXT";
+}
+
+void conf_waitress_usage(const char *program, FILE *out)
+{
+    fprintf(out, "Usage: %s [options] MODULE:OBJECT\n", program);
+}
+
+/* One option, its text broken at words to stay within 80 columns. */
+static void help_line(const char *option, const char *text, FILE *out)
+{
+    static const size_t INDENT = 36, COLUMNS = 79;
+    size_t at = (size_t)fprintf(out, "  %s", option);
+    if (at >= INDENT) {
+        fputc('\n', out);
+        at = 0;
+    }
+    at += (size_t)fprintf(out, "%*s", (int)(INDENT - at), "");
+    for (const char *p = text; *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (at + 1 + n > COLUMNS)
+            at = (size_t)fprintf(out, "\n%*s", (int)INDENT, "") - 1;
+        at += (size_t)fprintf(out, "%s%.*s", at > INDENT ? " " : "", (int)n, p);
+        p += n;
+    }
+    fputc('\n', out);
+}
+
+static void help(const char *program, FILE *out)
+{
+    char option[64], text[256];
+    conf_waitress_usage(program, out);
+    fputc('\n', out);
+    help_line("--help", "this text", out);
+    help_line("--app=MODULE:OBJECT", "the application, as an option", out);
+    help_line("--call", "call the object to get the application", out);
+    for (size_t i = 0; i < countof(rows); i++) {
+        const struct waitress_row *row = &rows[i];
+        if (strcmp(row->name, "sockets") == 0)
+            continue;
+        snprintf(option, sizeof option, "--%s%s%s", row->kind == KIND_BOOL ? "[no-]" : "",
+                 row->name, placeholder(row));
+        if (row->mark == MARK_I)
+            snprintf(text, sizeof text, "no effect: %s", row->meaning);
+        else if (*row->def)
+            snprintf(text, sizeof text, "%s [%s]", row->meaning, row->def);
+        else
+            snprintf(text, sizeof text, "%s", row->meaning);
+        help_line(option, text, out);
+    }
+    fprintf(out, "\nEvery setting of weir --help-all works here as well, by its full name.\n");
+}
+
 /* ---- command line ---- */
 
 /* What a long option of Waitress may be. */
 struct option {
     const struct waitress_row *row; /* of Waitress */
     const struct conf_row *own;     /* of Weir, by its full name */
-    const char *flag;               /* help, call, app */
+    const char *flag;               /* of flags or own_flags */
     bool no;                        /* --no-… */
     char name[64];                  /* in full */
 };
@@ -274,7 +354,13 @@ static struct match match_all(const char *text, size_t n)
     }
     if (m.n)
         return m;
-    /* Weir's own settings only by their full name, so that no beginning becomes ambiguous. */
+    /* What is Weir's only by its full name, so that no beginning becomes ambiguous. */
+    for (size_t i = 0; i < countof(own_flags); i++) {
+        struct option o = {.flag = own_flags[i]};
+        option_name(&o, "", own_flags[i]);
+        if (strlen(o.name) == n)
+            match_try(&m, text, n, o);
+    }
     for (unsigned i = 0; i < CONF_ROWS; i++) {
         struct option o = {.own = &conf_rows[i]};
         option_name(&o, "", conf_rows[i].name);
@@ -317,25 +403,30 @@ static int take_app(struct conf *c, const char *app, struct err *e)
     return conf_row_set(c, &conf_rows[CONF_ROW_app], app, LEVEL_CALLER, "command line", e);
 }
 
-static int apply(struct conf *c, const struct option *o, const char *value, bool *help,
-                 struct err *e)
+static int apply(struct conf *c, const struct option *o, const char *value,
+                 enum conf_action *action, bool *help, struct err *e)
 {
     char source[80];
     snprintf(source, sizeof source, "--%s", o->name);
-    if (o->flag && strcmp(o->flag, "help") == 0) {
-        *help = true;
-        return 0;
-    }
     if (o->flag && strcmp(o->flag, "app") == 0)
         return take_app(c, value, e);
+    if (o->flag && strcmp(o->flag, "call") != 0) {
+        if (strcmp(o->flag, "help") == 0)
+            *help = true;
+        else
+            *action = strcmp(o->flag, "check-config") == 0   ? CONF_CHECK
+                      : strcmp(o->flag, "print-config") == 0 ? CONF_PRINT
+                                                             : CONF_EXIT;
+        return 0;
+    }
     if (!takes_value(o))
         value = o->no ? "no" : "yes";
     return conf_set(c, o->flag ? o->flag : o->row ? o->row->name : o->own->name, value, source, e);
 }
 
 /* The option at argv[*next - 1]; its value may be the next argument. */
-static int take_option(struct conf *c, int argc, char *const *argv, int *next, bool *help,
-                       struct err *e)
+static int take_option(struct conf *c, int argc, char *const *argv, int *next,
+                       enum conf_action *action, bool *help, struct err *e)
 {
     const char *text = argv[*next - 1] + 2;
     size_t n = strcspn(text, "=");
@@ -353,14 +444,14 @@ static int take_option(struct conf *c, int argc, char *const *argv, int *next, b
             return err_set(e, "option --%s requires argument", m.option.name);
         value = argv[(*next)++];
     }
-    return apply(c, &m.option, value, help, e);
+    return apply(c, &m.option, value, action, help, e);
 }
 
 int conf_waitress_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
                                enum conf_action *action, int *status, struct err *e)
 {
     int next = 1;
-    bool help = false;
+    bool want_help = false;
     /* Options end at the first argument that is none, as with the plain getopt. */
     while (next < argc && argv[next][0] == '-' && argv[next][1]) {
         const char *arg = argv[next++];
@@ -368,72 +459,25 @@ int conf_waitress_command_line(struct conf *c, int argc, char *const *argv, FILE
             break;
         if (arg[1] != '-')
             return err_set(e, "option -%c not recognized", arg[1]);
-        if (take_option(c, argc, argv, &next, &help, e))
+        if (take_option(c, argc, argv, &next, action, &want_help, e))
             return -1;
     }
     *status = 0;
-    if (help) {
-        conf_waitress_usage(argv[0], out);
+    if (want_help) {
+        help(argv[0], out);
         *action = CONF_EXIT;
+        return 0;
+    }
+    if (*action == CONF_EXIT) {
+        fprintf(out, "weir %s\n", WEIR_VERSION);
         return 0;
     }
     for (; next < argc; next++)
         if (take_app(c, argv[next], e))
             return -1;
-    if (conf_mark(c, CONF_ROW_app)->level != LEVEL_CALLER)
+    if (conf_mark(c, CONF_ROW_app)->level != LEVEL_CALLER && *action != CONF_PRINT)
         return err_set(e, "Specify one application");
     return 0;
-}
-
-/* ---- texts ---- */
-
-static const char *placeholder(const struct waitress_row *row)
-{
-    if (strcmp(row->name, "listen") == 0)
-        return "=HOST:PORT";
-    switch (row->kind) {
-    case KIND_BOOL:
-        return "";
-    case KIND_INT:
-    case KIND_SIZE:
-        return "=INT";
-    case KIND_TIME:
-        return "=SECONDS";
-    case KIND_OCTAL:
-        return "=MODE";
-    case KIND_THREADS:
-        return "=N";
-    case KIND_TEXT:
-    case KIND_LIST:
-    case KIND_CHOICE:
-        break;
-    }
-    return "=TEXT";
-}
-
-void conf_waitress_usage(const char *program, FILE *out)
-{
-    fprintf(out,
-            "Usage: %s [options] MODULE:OBJECT\n\n"
-            "  %-34s %s\n  %-34s %s\n  %-34s %s\n",
-            program, "--help", "this text", "--app=MODULE:OBJECT", "the application, as an option",
-            "--call", "call the object to get the application");
-    for (size_t i = 0; i < countof(rows); i++) {
-        char option[64];
-        const struct waitress_row *row = &rows[i];
-        if (strcmp(row->name, "sockets") == 0)
-            continue;
-        snprintf(option, sizeof option, "--%s%s%s", row->kind == KIND_BOOL ? "[no-]" : "",
-                 row->name, placeholder(row));
-        fprintf(out, "  %-34s ", option);
-        if (row->mark == MARK_I)
-            fprintf(out, "no effect: %s\n", row->meaning);
-        else if (*row->def)
-            fprintf(out, "%s [%s]\n", row->meaning, row->def);
-        else
-            fprintf(out, "%s\n", row->meaning);
-    }
-    fprintf(out, "\nEvery setting of weir --help-all works here as well, by its full name.\n");
 }
 
 void conf_reference_waitress(FILE *out)
