@@ -133,15 +133,15 @@ struct lead {
     struct list ready;             /* jobs that wait, the oldest first */
     _Atomic unsigned ready_n;      /* written under the mutex; others may read */
     struct list idle;              /* threads, the last used first */
-    unsigned busy;                 /* places taken, <= places_max */
-    unsigned starters;             /* places among them whose thread has not taken its job yet */
+    _Atomic unsigned busy;         /* places taken, <= places_max; see batch_take_calm */
+    _Atomic unsigned starters;     /* places among them whose thread has not taken its job yet */
     unsigned launch;               /* starters among them that have no thread yet */
     unsigned takers;               /* threads on their way to claim the loop */
     unsigned threads;              /* that exist, <= places_max + 1 */
     unsigned named;                /* threads ever made */
     bool skipped;                  /* the queue found no place free */
     bool kick;                     /* ops->wake is owed; lead_unlock pays */
-    bool contended;                /* a runner works on the queue, not the leader */
+    _Atomic bool contended;        /* a runner works on the queue, not the leader */
     bool started;                  /* lead_start was called */
     bool monitor_alive;            /* its thread has not ended */
     bool monitor_joinable;         /* its thread was made and not joined */
@@ -292,14 +292,23 @@ static void queue_put_back_locked(struct lead *l, struct lead_job *job)
 /* Jobs that wait and that no starter will take. */
 static unsigned queue_left_locked(struct lead *l)
 {
-    unsigned n = count_of(&l->ready_n);
-    return n > l->starters ? n - l->starters : 0;
+    unsigned n = count_of(&l->ready_n), starters = count_of(&l->starters);
+    return n > starters ? n - starters : 0;
+}
+
+/* Take a place, if there is one. */
+static inline bool place_take(struct lead *l)
+{
+    unsigned busy = count_of(&l->busy);
+    while (busy < l->config.places_max)
+        if (atomic_compare_exchange_weak(&l->busy, &busy, busy + 1))
+            return true;
+    return false;
 }
 
 static void place_give_back_locked(struct lead *l, unsigned n)
 {
-    must(l->busy >= n);
-    l->busy -= n;
+    must(atomic_fetch_sub(&l->busy, n) >= n);
     /* The queue relied on the holders of places; now there is a free one, and the leader has it. */
     if (l->skipped && count_of(&l->ready_n) > 0)
         l->kick = true;
@@ -450,7 +459,7 @@ static void launch_locked(struct lead *l, unsigned most)
             continue;
         unsigned failed = l->launch + 1;
         l->launch = 0;
-        l->starters -= failed;
+        count(&l->starters, -(int)failed);
         place_give_back_locked(l, failed);
         l->kick = true;
     }
@@ -467,7 +476,7 @@ static void thread_failed_locked(struct lead *l, struct thread *t)
         l->takers--;
         break;
     case ROLE_START:
-        l->starters--;
+        count(&l->starters, -1);
         place_give_back_locked(l, 1);
         break;
     case ROLE_RUN:
@@ -525,18 +534,17 @@ static bool runner_appoint_locked(struct lead *l)
     uint64_t r = atomic_load(&l->runner);
     if (state_of(r) != STATE_VACANT)
         return true;
-    if (l->busy >= l->config.places_max) {
+    if (!place_take(l)) {
         l->skipped = true;
         monitor_wake_locked(l);
         return true;
     }
-    l->busy++;
     atomic_store(&l->runner, word_next(r, STATE_LOCK));
     monitor_wake_locked(l);
     if (thread_wake_locked(l, ROLE_RUN) || thread_make_locked(l, ROLE_RUN))
         return true;
-    atomic_store(&l->runner, word_next(atomic_load(&l->runner), STATE_VACANT));
-    l->busy--;
+    runner_end_locked(l);
+    atomic_fetch_sub(&l->busy, 1);
     return false;
 }
 
@@ -674,14 +682,13 @@ static bool batch_take_locked(struct lead *l)
     unsigned n = queue_left_locked(l);
     if (n == 0 || stopping(l))
         return false;
-    if (l->busy >= l->config.places_max) {
+    if (!place_take(l)) {
         l->skipped = true;
         monitor_wake_locked(l);
         return false;
     }
-    l->busy++;
     l->skipped = false;
-    if (l->starters == 0) {
+    if (count_of(&l->starters) == 0) {
         list_join(&l->batch, &l->ready);
     } else {
         n = n < l->config.batch ? n : l->config.batch;
@@ -698,6 +705,37 @@ static bool batch_take_locked(struct lead *l)
     return true;
 }
 
+/* The same without the mutex, for the usual case: nothing waits but what this turn has pushed, no
+ * starter is about, nobody else runs the queue. What is read here grows only when the leader or a
+ * runner is deposed; there is no runner while contended is false, and this thread is in LOOP. So it
+ * stays as it is read. Nor can anybody set `skipped` until the place is given back. */
+static inline bool batch_take_calm(struct lead *l)
+{
+    if (atomic_load_explicit(&l->contended, memory_order_relaxed) || count_of(&l->starters) != 0 ||
+        count_of(&l->ready_n) != 0 || list_empty(&l->fresh) || !place_take(l))
+        return false;
+    list_join(&l->batch, &l->fresh);
+    atomic_store_explicit(&l->batch_ns, job_of(l->batch.next)->pushed_ns, memory_order_relaxed);
+    l->more = false;
+    return true;
+}
+
+/* After a batch the leader gives its place back. True: jobs wait. */
+static inline bool batch_end(struct lead *l)
+{
+    if (count_of(&l->lead_n) == 0 && count_of(&l->ready_n) == 0) {
+        atomic_store_explicit(&l->batch_ns, 0, memory_order_relaxed);
+        atomic_fetch_sub(&l->busy, 1);
+        return false;
+    }
+    lead_lock(l);
+    queue_join_locked(l);
+    atomic_fetch_sub(&l->busy, 1);
+    bool rest = queue_left_locked(l) > 0;
+    lead_unlock(l);
+    return rest;
+}
+
 /* This thread has claimed the loop. Returns when it leads no more. The mutex is held before and
  * after. */
 static void lead_turns_locked(struct lead *l, struct thread *t)
@@ -710,18 +748,17 @@ static void lead_turns_locked(struct lead *l, struct thread *t)
         rest = false;
         if (count_of(&l->lead_n) == 0 && count_of(&l->ready_n) == 0)
             continue;
-        lead_lock(l);
-        bool some = batch_take_locked(l);
-        lead_unlock(l);
-        if (!some)
-            continue;
-        if (!batch_run(l, t, &word))
-            return;
-        lead_lock(l);
-        queue_join_locked(l);
-        l->busy--;
-        rest = queue_left_locked(l) > 0;
-        lead_unlock(l);
+        bool some = batch_take_calm(l);
+        if (!some) {
+            lead_lock(l);
+            some = batch_take_locked(l);
+            lead_unlock(l);
+        }
+        if (some) {
+            if (!batch_run(l, t, &word))
+                return;
+            rest = batch_end(l);
+        }
     }
     lead_lock(l);
     queue_join_locked(l);
@@ -744,7 +781,7 @@ static void thread_work_locked(struct lead *l, struct thread *t)
             break;
         case ROLE_START:
             launch_locked(l, FAN_OUT);
-            l->starters--;
+            count(&l->starters, -1);
             l->burst += count_of(&l->ready_n) > 0 && !stopping(l);
             place_use_locked(l, t, true);
             break;
@@ -810,12 +847,11 @@ static void burst_locked(struct lead *l)
     if (l->row < 2)
         return;
     unsigned n = 1U << (l->row - 2);
-    unsigned left = queue_left_locked(l), places = l->config.places_max - l->busy;
-    n = n < left ? n : left;
-    n = n < places ? n : places;
-    l->busy += n;
-    l->starters += n;
-    l->launch += n;
+    unsigned left = queue_left_locked(l), started = 0;
+    while (started < n && started < left && place_take(l))
+        started++;
+    count(&l->starters, (int)started);
+    l->launch += started;
 }
 
 /* Is a thread there to take the loop, or on its way? May release the mutex. */
@@ -1032,9 +1068,8 @@ void lead_stop(struct lead *l)
 {
     lead_lock(l);
     atomic_fetch_or(&l->notice, NOTICE_STOP);
-    must(l->starters >= l->launch && l->busy >= l->launch);
-    l->starters -= l->launch;
-    l->busy -= l->launch;
+    count(&l->starters, -(int)l->launch);
+    must(atomic_fetch_sub(&l->busy, l->launch) >= l->launch);
     l->launch = 0;
     for (struct list *i = l->idle.next; i != &l->idle; i = i->next)
         pthread_cond_signal(&container_of(i, struct thread, node)->wake);
@@ -1053,7 +1088,7 @@ unsigned lead_join(struct lead *l, int timeout_ms)
         if (rc == ETIMEDOUT)
             break;
     }
-    unsigned left = l->busy;
+    unsigned left = count_of(&l->busy);
     if (left == 0)
         left = l->threads > 0 || l->monitor_alive;
     struct thread *last = left ? NULL : l->dead;
@@ -1093,7 +1128,7 @@ void lead_stats(struct lead *l, struct lead_stats *out)
     memset(out, 0, sizeof *out);
     lead_lock(l);
     out->threads = l->threads;
-    out->busy = l->busy;
+    out->busy = count_of(&l->busy);
     out->waiting = count_of(&l->ready_n) + count_of(&l->lead_n);
     out->inline_runs = atomic_load_explicit(&l->inline_runs, memory_order_relaxed);
     out->away_runs = l->away_runs;

@@ -19,7 +19,25 @@
 
 #include "base/clock.h"
 #include "base/must.h"
-#include "serve/lead.h"
+
+/* lead.c itself, with a pthread_create that can fail. */
+static atomic_uint fake_create_fails; /* so many of the next calls fail */
+static atomic_uint fake_create_failed;
+
+static inline int fake_pthread_create(pthread_t *id, const pthread_attr_t *attr,
+                                      void *(*entry)(void *), void *arg)
+{
+    for (unsigned n = atomic_load(&fake_create_fails); n > 0;)
+        if (atomic_compare_exchange_weak(&fake_create_fails, &n, n - 1)) {
+            atomic_fetch_add(&fake_create_failed, 1);
+            return EAGAIN;
+        }
+    return pthread_create(id, attr, entry, arg);
+}
+
+#define pthread_create fake_pthread_create
+#include "serve/lead.c"
+#undef pthread_create
 
 struct fake;
 
@@ -54,7 +72,7 @@ struct fake {
     atomic_uint turns;       /* calls of turn */
     atomic_uint threads;     /* thread_start minus thread_stop */
     atomic_uint starts;      /* calls of thread_start */
-    unsigned starts_good;    /* calls of thread_start that work; 0 = all */
+    atomic_uint start_fails; /* so many of the next calls of thread_start fail */
     /* Leader, each turn; may be NULL. */
     void (*on_turn)(struct fake *f);
     /* Leader, for each answer; may be NULL. */
@@ -138,9 +156,10 @@ static inline void fake_wake(void *ctx)
 static inline int fake_thread_start(void *ctx, void **local)
 {
     struct fake *f = ctx;
-    unsigned n = atomic_fetch_add(&f->starts, 1);
-    if (f->starts_good && n >= f->starts_good)
-        return -ENOMEM;
+    atomic_fetch_add(&f->starts, 1);
+    for (unsigned n = atomic_load(&f->start_fails); n > 0;)
+        if (atomic_compare_exchange_weak(&f->start_fails, &n, n - 1))
+            return -ENOMEM;
     atomic_fetch_add(&f->threads, 1);
     *local = f;
     return 0;
