@@ -1,0 +1,94 @@
+"""The command line: weir, python -m weir, and weir waitress-serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import weir
+from weir import _load
+
+if TYPE_CHECKING:
+    from weir._core import Config
+
+# Exit code of a start that failed for another reason than wrong usage: as all peers have it.
+FAILED = 1
+
+
+def main_entry() -> None:
+    """For the console script."""
+    sys.exit(main(sys.argv))
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line; argv[0] is the program. Returns the exit code."""
+    try:
+        core = weir._extension()
+    except weir.UnsupportedPython as error:
+        return fail(str(error))
+    dialect, argv = split(argv)
+    parsed = core.parse(argv, dialect, dict(os.environ))
+    sys.stderr.write(parsed["message"])
+    sys.stderr.flush()
+    sys.stdout.write(parsed["output"])
+    sys.stdout.flush()
+    if parsed["action"] in ("exit", "print"):
+        return parsed["status"]
+    os.environ.update(parsed["environ"])
+    try:
+        return start(core, parsed["config"], parsed["action"] == "check")
+    except _load.LoadError as error:
+        return fail(str(error), error.details)
+    except (OSError, ValueError) as error:
+        return fail(error.args[-1] if error.args else repr(error))
+    except KeyboardInterrupt:
+        # While the application is imported; a running server handles the signal itself.
+        return 130
+
+
+def split(argv: list[str]) -> tuple[str, list[str]]:
+    """Whose command line it is, and its arguments under the name of that program."""
+    if argv[1:2] == ["waitress-serve"]:
+        return "waitress", ["weir waitress-serve", *argv[2:]]
+    return "weir", ["weir", *argv[1:]]
+
+
+def start(core: Any, config: Config, check_only: bool) -> int:
+    """Load the application and serve it."""
+    if config.chdir:
+        change_folder(config.chdir)
+    _load.prepare_path(config.pythonpath)
+    option = "--call" if config.dialect == "waitress" else "--factory"
+    app = _load.load(config.app, config.factory, option)
+    server = core.Server(app, config)
+    if check_only:
+        server.close()
+        print("weir: the configuration is fine and %s can be imported" % config.app)
+        return 0
+    server.listen()
+    if config.dialect == "waitress":
+        for url in server.addresses:
+            server.report("Serving on " + url)
+    status = server.run(True) or 0
+    if server.left:
+        # Threads are still inside the application: ending the interpreter under them is not safe.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(FAILED)
+    return status
+
+
+def change_folder(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise OSError("cannot change to the folder '%s': %s" % (folder, error.strerror)) from None
+
+
+def fail(line: str, details: str = "") -> int:
+    """Say what is wrong, and how it came about below."""
+    text = "weir: %s\n" % line.rstrip("\n")
+    sys.stderr.write(text + details)
+    sys.stderr.flush()
+    return FAILED

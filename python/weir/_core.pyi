@@ -1,0 +1,53 @@
+"""The C core. Texts that name files or come from the environment use the file system encoding."""
+
+from typing import Literal, TypedDict, final
+
+from _typeshed.wsgi import WSGIApplication
+
+Dialect = Literal["weir", "waitress"]
+
+@final
+class Config:
+    """A finished configuration."""
+
+    @property
+    def app(self) -> str: ...
+    @property
+    def factory(self) -> bool: ...
+    @property
+    def chdir(self) -> str: ...
+    @property
+    def pythonpath(self) -> list[str]: ...
+    @property
+    def dialect(self) -> Dialect: ...
+
+class Parsed(TypedDict):
+    action: Literal["run", "exit", "check", "print"]
+    status: int  # exit code; 0 unless there is an error
+    message: str  # for standard error, as it is; "" = nothing
+    output: str  # for standard output, as it is: help, version, settings
+    environ: dict[str, str]  # what --env-file adds to the environment
+    config: Config | None  # None with the action "exit"
+
+def parse(argv: list[str], dialect: Dialect, env: dict[str, str]) -> Parsed: ...
+def config(dialect: Dialect, pairs: list[tuple[str, str]], sockets_fds: list[int]) -> Config:
+    """A configuration from keywords. ValueError names the keyword and the cure."""
+
+@final
+class Server:
+    def __init__(self, app: WSGIApplication, config: Config) -> None: ...
+    def listen(self) -> None:
+        """Open the addresses. OSError names the address, the cause and the cure."""
+    @property
+    def addresses(self) -> list[str]:
+        """"http://127.0.0.1:8000", "http://[::1]:8000", "http://unix:/path"."""
+    @property
+    def left(self) -> int:
+        """Threads still inside the application when run() returned."""
+    def run(self, own_signals: bool = False) -> int:
+        """Serve until stopped: 0 drained, 1 work was cut. `own_signals`: take over all signals."""
+    def stats(self) -> dict[str, int] | None:
+        """Counters of a running server."""
+    def close(self) -> None: ...
+    def report(self, text: str) -> None:
+        """A line in the error log."""
