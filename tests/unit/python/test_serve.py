@@ -19,6 +19,7 @@ class FakeServer:
     def __init__(self, app, config):
         self.app, self.config, self.lines, self.runs, self.closed = app, config, [], [], 0
         self.addresses = list(config.addresses)
+        self.left = 0
 
     def listen(self):
         if self.config.error:
@@ -92,10 +93,10 @@ def test_serve_hands_over_every_keyword_as_text(core):
     ]
 
 
-def test_serve_tells_its_address_and_runs_with_signals(core):
+def test_serve_tells_its_address_and_leaves_signals_to_its_caller(core):
     weir.serve(app)
     assert core.servers[0].lines == ["Serving on http://0.0.0.0:8080"]
-    assert core.servers[0].runs == [True]
+    assert core.servers[0].runs == [False]
 
 
 def test_quiet_serve_tells_nothing(core):
