@@ -1053,7 +1053,7 @@ static enum h1_verdict trailer_step(struct h1_chunked *c, char b, struct h1_erro
             return refuse(error, 431, "There are too many trailers.");
         c->name_bytes = 0;
         c->state = CH_TRAILER_NAME;
-        /* fall through */
+        __attribute__((fallthrough));
     case CH_TRAILER_NAME:
         if (cls_of(b) & CLS_TOKEN) {
             if (c->name_bytes < sizeof c->name)
