@@ -1,0 +1,1 @@
+"""The benchmark harness: servers, load, scenarios, report."""
