@@ -2,11 +2,20 @@
  * log: lines for people, and the sinks that they and the access log go to.
  *
  * A sink never blocks the thread that writes a line: once log_start ran, a writer thread does the
- * system calls, and when it cannot keep up (a full pipe) lines are dropped and counted, and
- * the count is told in the next line that goes out. Before log_start and after log_stop lines
- * are written at once.
+ * system calls. When it cannot keep up (a full pipe) lines are dropped and counted, and the
+ * count is told in the error log, at most once a second per sink. Before log_start and after
+ * log_stop lines are written at once, and a sink that takes nothing for LOG_STOP_MS is given up
+ * until it takes something again.
  *
- * Threads: every function may be called from any thread, except open, start and stop.
+ * The writer wakes for the first line and then every LOG_GATHER_MS while lines come: under load
+ * one system call carries many lines, and an idle server sleeps.
+ *
+ * Threads: log_line, log_text, log_flood, log_sink_write and log_wants from any thread; a sink
+ *          given to log_sink_write stays open meanwhile. open, close, reopen, start, stop
+ *          and setup exclude each other, so they too may come from any thread, but not from a
+ *          signal handler.
+ * fork:    the child writes at once, has no writer thread until its own log_start, and drops what
+ *          waited in the parent, which will write it.
  */
 #ifndef WEIR_BASE_LOG_H
 #define WEIR_BASE_LOG_H
@@ -27,36 +36,53 @@ enum log_level {
     LOG_CRITICAL,
 };
 
+/* How long close and stop wait for a sink that takes nothing. */
+#define LOG_STOP_MS 1000
+/* How long a line may wait for others to share its system call. */
+#define LOG_GATHER_MS 10
+
 /* ---- sinks ---- */
 
 struct log_sink;
 
-/* Open `path` for appending ("-": the given descriptor, which stays open). *out is owned by log and lives until
- * log_sinks_close. */
+/* Open `path` for appending ("-": the given descriptor, which stays open and the caller's). *out is
+ * owned: log_sink_close. */
 WEIR_MUST_USE int log_sink_open(struct log_sink **out, const char *path, int dash_fd,
                                 struct err *e);
 
 /* Append one line (with its newline) to the sink. Dropped and counted when 1 MiB waits. */
 void log_sink_write(struct log_sink *s, struct slice line);
 
-/* Open all files again under their names (after rotation). 0, or -1 with the first failure; the old file stays in use then. */
+/* Write out what waits (at most LOG_STOP_MS), close the file, set *s to NULL. NULL in *s is
+ * allowed. The error log goes back to standard error if this was its sink. */
+void log_sink_close(struct log_sink **s);
+
+/* Open all files again under their names (after rotation). 0, or -1 with the first failure; the
+ * old file stays in use then. */
 WEIR_MUST_USE int log_reopen(struct err *e);
 
-/* Start and stop the writer thread; stop waits (bounded: 1 s) until all lines are out. */
+/* Start and stop the writer thread; stop waits (bounded: LOG_STOP_MS) until all lines are out. Each
+ * may be called again after the other. */
 WEIR_MUST_USE int log_start(struct err *e);
 void log_stop(void);
 
 /* ---- the error log ---- */
 
-/* Where log_line goes; NULL = standard error. `json`: one object a line. */
+/* Where log_line goes (lent until log_sink_close or the next setup); NULL = standard error. `json`:
+ * one object a line. */
 void log_setup(struct log_sink *sink, enum log_level least, bool json);
 bool log_wants(enum log_level level);
 
-/* One line. `request` 0 = not about a request. A text with newlines stays one entry; in JSON they are escaped. */
+/* One entry. `request` 0 = not about a request. A text of several lines stays one entry: further
+ * lines begin with two spaces, in JSON they are escaped. Control characters are escaped, so
+ * no text can pass for another entry. */
 void log_line(enum log_level level, uint64_t request, const char *fmt, ...) WEIR_PRINTF(3, 4);
+/* The same for a text of any length; cut behind LOG_TEXT_BYTES_MAX. */
+#define LOG_TEXT_BYTES_MAX ((size_t)64 * 1024)
 void log_text(enum log_level level, uint64_t request, struct slice text);
 
-/* At most LOG_FLOOD_LINES a second per place in the source; what is left out is counted and told. */
+/* At most LOG_FLOOD_LINES a second per place in the source; what is left out is counted and told
+ * with the first line of a later second. */
 #define LOG_FLOOD_LINES 10
 struct log_site {
     _Atomic int64_t second;   /* monotonic second of the window */

@@ -1,9 +1,23 @@
 /*
  * access: one line per answered request.
  *
- * Formats: "common", "combined", "json", or a text with Gunicorn's atoms (%(h)s …), see
- * docs/logs.md. What a client sent is escaped, so that a line is always one line.
+ * Formats: "common", "combined", "json" (one object per line), or a text with Gunicorn's atoms:
+ *   %(h)s client   %(l)s -   %(u)s user of Basic credentials   %(t)s local time of the request
+ *   %(r)s request line   %(m)s method   %(U)s path, percent-decoded   %(q)s query   %(H)s protocol
+ *   %(s)s status   %(b)s %(B)s content bytes   %(f)s Referer   %(a)s User-Agent
+ *   %(T)s %(M)s %(D)s time in whole s, ms, us   %(L)s in s with six digits   %(p)s <process id>
+ *   %({name}i)s request field   %({name}o)s response field
+ *   %({NAME}e)s environ: REMOTE_ADDR REMOTE_PORT REQUEST_METHOD PATH_INFO QUERY_STRING REQUEST_URI
+ *               RAW_URI SERVER_PROTOCOL CONTENT_TYPE CONTENT_LENGTH HTTP_*; others are "-"
+ * and our own: %(request_id)s %(queue_us)s %(app_us)s %(close_reason)s %(remote_port)s
+ *   %(target)s (as sent) %(time_utc)s (ISO 8601, ms). A width, "-" and a precision work as in
+ * Python
+ *   (%(m)-7s, %(a).40s), "d" in place of "s" for numbers (%(D)08d), and %% is a percent sign.
  *
+ * What a client sent is escaped (base/escape.h), so that a line is always one line and no value can
+ * close its quotes; a value above 8 KiB is cut and ends in "...". The keys of JSON: docs/logs.md.
+ *
+ * Memory:  the line's buffer is kept between lines: no heap call in the steady path.
  * Threads: access_write from one thread at a time.
  */
 #ifndef WEIR_OBS_ACCESS_H
@@ -22,22 +36,23 @@ struct access_facts {
     struct slice remote_addr; /* client, after trusted proxies */
     struct slice remote_port;
     struct slice method, path /* without query, as sent */, query, target /* as sent */, protocol;
-    int status;              /* 0: the connection ended before an answer */
-    uint64_t body_bytes;     /* content sent */
+    int status;          /* 0: the connection ended before an answer */
+    uint64_t body_bytes; /* content sent */
     uint64_t request_id;
-    int64_t wall_ns;         /* when the head was complete */
-    int64_t total_ns;        /* from the complete head to the last byte handed to the kernel */
-    int64_t queue_ns;        /* of it: waiting for a place */
-    int64_t app_ns;          /* of it: inside the application */
-    const char *close_reason;/* NULL, or why the answer was cut */
-    /* Look a request field up by its lower-case name; empty slice = not sent. Response fields likewise. */
+    int64_t wall_ns;          /* when the head was complete */
+    int64_t total_ns;         /* from the complete head to the last byte handed to the kernel */
+    int64_t queue_ns;         /* of it: waiting for a place */
+    int64_t app_ns;           /* of it: inside the application */
+    const char *close_reason; /* NULL, or why the answer was cut */
+    /* Look a request field up by its lower-case name; empty slice = not sent. Response fields
+     * likewise. */
     struct slice (*request_field)(const void *arg, struct slice name);
     struct slice (*response_field)(const void *arg, struct slice name);
     const void *arg;
 };
 
-/* Open the log `path` ("-" = standard output) with `format`. -1 and a sentence: unknown atom, unclosed
- * parenthesis, file that cannot be opened. */
+/* Open the log `path` ("-" = standard output) with `format`. -1 and a sentence: unknown atom,
+ * unclosed parenthesis, file that cannot be opened. */
 WEIR_MUST_USE int access_new(struct access_log **out, const char *path, const char *format,
                              struct err *e);
 void access_write(struct access_log *a, const struct access_facts *f);
