@@ -1,4 +1,4 @@
-"""Hello through Flask; `python3 flask_hello.py SECONDS` calls it in a bare loop, without a server."""
+"""Hello through Flask; `python3 flask_hello.py SECONDS` calls it in a bare loop, no server."""
 import io
 import sys
 import time

@@ -542,7 +542,8 @@ class Board(Scenario):
         return out
 
     def criteria(self, r):
-        return [r.bound(f'{n} at once / the time of one', 'weir', f'ratio_{n}', 1.25, None, '×', tie=0) for n in self.sizes]
+        return [r.bound(f'{n} at once / the time of one', 'weir', f'ratio_{n}', 1.25, None, '×',
+                        tie=0) for n in self.sizes]
 
 
 # --- connections -------------------------------------------------------------------------------
@@ -665,11 +666,13 @@ class Dribble5000(Dribble):
 class Busy(Scenario):
     name, app = 'busy', 'busy:app'
     title = '50 ms pure-Python busy handlers × 4 clients, hello × 10 clients'
-    text = 'Four clients ask for 50 ms of computing in Python, without a pause; ten ask hello and ' \
-           'pause 2 ms; for Weir one more asks /-/ping and pauses 2 ms. Nothing is pinned.'
+    text = 'Four clients ask for 50 ms of computing in Python, without a pause; ten ask hello ' \
+           'and pause 2 ms; for Weir one more asks /-/ping and pauses 2 ms. Nothing is pinned.'
     headline, higher, pinned, est_s = 'hello_p50_ms', False, False, (130, 13)
-    columns = (('hello_p50_ms', 'hello p50 ms', '{:.1f}'), ('hello_p99_ms', 'hello p99 ms', '{:.1f}'),
-               ('busy_per_s', 'busy answers/s', '{:.1f}'), ('ping_p50_ms', '/-/ping p50 ms', '{:.2f}'),
+    columns = (('hello_p50_ms', 'hello p50 ms', '{:.1f}'),
+               ('hello_p99_ms', 'hello p99 ms', '{:.1f}'),
+               ('busy_per_s', 'busy answers/s', '{:.1f}'),
+               ('ping_p50_ms', '/-/ping p50 ms', '{:.2f}'),
                ('ping_p99_ms', '/-/ping p99 ms', '{:.2f}'))
 
     def contenders(self, ctx):
@@ -709,7 +712,8 @@ class Rss(Scenario):
            'million more from wrk. Peers get as many as they answer in 30 s.'
     headline, higher, rounds, est_s = 'growth', False, 1, (90, 15)
     retry_busy = False
-    columns = (('rss_10k_mib', 'MiB after 10 k', '{:.1f}'), ('rss_end_mib', 'MiB at the end', '{:.1f}'),
+    columns = (('rss_10k_mib', 'MiB after 10 k', '{:.1f}'),
+               ('rss_end_mib', 'MiB at the end', '{:.1f}'),
                ('requests', 'requests', '{:,.0f}'), ('growth', 'growth', '{:.3f}×'))
 
     def contenders(self, ctx):

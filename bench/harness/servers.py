@@ -112,7 +112,7 @@ def available(kind):
 
 
 def environment(tmp, extra=None):
-    """The caller's environment without what would steer a peer, and with bytecode out of the tree."""
+    """The caller's environment without what would steer a peer; bytecode stays out of the tree."""
     env = {k: v for k, v in os.environ.items()
            if k not in ('PORT', 'WEB_CONCURRENCY', 'GUNICORN_CMD_ARGS', 'PYTHONPATH')
            and not k.startswith('UWSGI_')}
@@ -185,8 +185,8 @@ def running(kind, app, tmp, threads=None, extra=(), core=None, env=None, cwd=APP
     if core is not None:
         argv = ['/usr/bin/taskset', '-c', str(core)] + argv
     with open(os.path.join(tmp, f'{kind}.log'), 'w+b') as log:
-        child = proc.start(argv, cwd=cwd, env=environment(tmp, env), stdin=subprocess.DEVNULL, stdout=log,
-                           stderr=log)
+        child = proc.start(argv, cwd=cwd, env=environment(tmp, env), stdin=subprocess.DEVNULL,
+                           stdout=log, stderr=log)
         try:
             wait_ready(child, port, ready, limit_s, log)
             yield Server(child, port, command)
