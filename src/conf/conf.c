@@ -48,6 +48,21 @@ int conf_list_add(struct conf *c, struct conf_list *list, const char *p, size_t 
     return 0;
 }
 
+/* What came from outside must not steer the terminal, nor make one line two. */
+static void make_plain(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
+static int plain_error(int rc, struct err *e)
+{
+    if (rc && e)
+        make_plain(e->text);
+    return rc;
+}
+
 int conf_note(struct conf *c, struct err *e, const char *fmt, ...)
 {
     char text[512];
@@ -55,6 +70,7 @@ int conf_note(struct conf *c, struct err *e, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    make_plain(text);
     return conf_list_add(c, &conf_priv(c)->notes, text, strlen(text), e);
 }
 
@@ -126,11 +142,10 @@ static int unknown_name(const struct conf *c, const char *name, const char *sour
     return err_set(e, "%.200s: unknown setting", source);
 }
 
-int conf_set(struct conf *c, const char *name, const char *value, const char *source, struct err *e)
+static int set_by_name(struct conf *c, const char *name, const char *value, const char *source,
+                       struct err *e)
 {
     struct conf_priv *p = conf_priv(c);
-    if (!source)
-        source = name;
     if (c->dialect == CONF_WAITRESS) {
         int rc = conf_waitress_set(c, name, value, source, e);
         if (rc <= 0)
@@ -143,6 +158,11 @@ int conf_set(struct conf *c, const char *name, const char *value, const char *so
     const struct conf_row *row = conf_row_find(name);
     return row ? conf_row_set(c, row, value, LEVEL_CALLER, source, e)
                : unknown_name(c, name, source, e);
+}
+
+int conf_set(struct conf *c, const char *name, const char *value, const char *source, struct err *e)
+{
+    return plain_error(set_by_name(c, name, value, source ? source : name, e), e);
 }
 
 int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e)
@@ -269,7 +289,7 @@ static int systemd_fds(char *const *environ_)
     return pid_n == getpid() ? (int)fds_n : 0;
 }
 
-int conf_environment(struct conf *c, char *const *environ_, struct err *e)
+static int read_environment(struct conf *c, char *const *environ_, struct err *e)
 {
     if (c->dialect != CONF_WEIR)
         return 0;
@@ -280,6 +300,11 @@ int conf_environment(struct conf *c, char *const *environ_, struct err *e)
             return -1;
     }
     return 0;
+}
+
+int conf_environment(struct conf *c, char *const *environ_, struct err *e)
+{
+    return plain_error(read_environment(c, environ_, e), e);
 }
 
 /* Read the files of --env-file, keep what is not set yet, and let it count as environment. */
@@ -417,7 +442,7 @@ static int check_addresses(const struct conf *c, struct err *e)
     return 0;
 }
 
-int conf_finish(struct conf *c, struct err *e)
+static int finish(struct conf *c, struct err *e)
 {
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
         return -1;
@@ -434,6 +459,11 @@ int conf_finish(struct conf *c, struct err *e)
     if (*c->app && conf_app_check(c->app, e))
         return -1;
     return conf_binds_make(c, e);
+}
+
+int conf_finish(struct conf *c, struct err *e)
+{
+    return plain_error(finish(c, e), e);
 }
 
 /* ---- the application's name ---- */
@@ -501,7 +531,7 @@ int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out, FI
         *status = c->dialect == CONF_WAITRESS ? 1 : 2;
     else if (out_err)
         conf_notes(c, out_err);
-    return rc;
+    return plain_error(rc, e);
 }
 
 /* Only where a program starts: serve() has no folder to change to. */
@@ -529,14 +559,14 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
         return 0;
     *status = c->dialect == CONF_WAITRESS ? 1 : 2;
     if (conf_environment(c, environ_, e) || read_env_files(c, environ_, e))
-        return -1;
+        return plain_error(-1, e);
     if (!*c->app && *action != CONF_PRINT)
         return err_set(
             e, c->dialect == CONF_WAITRESS
                    ? "Specify one application"
                    : "no application given; write weir MODULE:ATTRIBUTE, as weir api.index:app");
     if (conf_finish(c, e) || check_chdir(c, e))
-        return -1;
+        return plain_error(-1, e);
     *status = 0;
     return 0;
 }

@@ -101,6 +101,13 @@ static void values_are_demanded_and_refused(void **state)
     refuses("weir a --log-level loud", "give one of debug|info|warning|error|critical");
 }
 
+static void strange_bytes_stay_on_one_line(void **state)
+{
+    (void)state;
+    refuses("weir --a\nb\033[2Jc", "--a?b?[2Jc: unknown option");
+    refuses("weir a\nb:c", "'a?b:c' does not name an application");
+}
+
 static void application_must_be_one_and_well_formed(void **state)
 {
     (void)state;
@@ -327,6 +334,7 @@ int main(void)
         cmocka_unit_test(last_of_a_repeated_option_wins),
         cmocka_unit_test(unknown_options_name_the_nearest),
         cmocka_unit_test(values_are_demanded_and_refused),
+        cmocka_unit_test(strange_bytes_stay_on_one_line),
         cmocka_unit_test(application_must_be_one_and_well_formed),
         cmocka_unit_test(environment_sets_and_the_option_wins),
         cmocka_unit_test(wrong_variable_is_named),
