@@ -1,0 +1,619 @@
+/*
+ * environ: struct call to the dict that the application gets.
+ *
+ * What is the same for all requests of a listener stands in a base dict that is copied (PyDict_Copy
+ * of a compact dict is one allocation and a memcpy; building the dict anew costs 3,000 instructions
+ * more). What may be absent (REMOTE_PORT, CONTENT_LENGTH, HTTP_…) is never in a base where it does
+ * not hold, so nothing has to be deleted. Keys are interned str; the name of a field is found by
+ * its bytes as sent in a small cache.
+ *
+ * Nothing of the process' own environment is put in.
+ */
+#include "wsgi/wsgi_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+PyObject *wsgi_keys[WSGI_KEY_COUNT];
+
+/* Longest path that is decoded on the stack. */
+#define PATH_BYTES_STACK 1024
+
+static const char *const METHOD_NAMES[] = {"GET",    "POST",  "HEAD",    "PUT",
+                                           "DELETE", "PATCH", "OPTIONS", NULL};
+
+/* Fields that browsers, proxies and API clients send. Their keys are interned, so that an
+ * application's environ.get('HTTP_…') finds them by identity. */
+static const char *const KNOWN_FIELDS[] = {
+    "ACCEPT",
+    "ACCEPT_CHARSET",
+    "ACCEPT_ENCODING",
+    "ACCEPT_LANGUAGE",
+    "ACCESS_CONTROL_REQUEST_HEADERS",
+    "ACCESS_CONTROL_REQUEST_METHOD",
+    "AUTHORIZATION",
+    "CACHE_CONTROL",
+    "CDN_LOOP",
+    "CF_CONNECTING_IP",
+    "CF_RAY",
+    "CONNECTION",
+    "CONTENT_DISPOSITION",
+    "CONTENT_ENCODING",
+    "CONTENT_LANGUAGE",
+    "DATE",
+    "DNT",
+    "EXPECT",
+    "FORWARDED",
+    "FROM",
+    "HTTP2_SETTINGS",
+    "IDEMPOTENCY_KEY",
+    "IF_MATCH",
+    "IF_MODIFIED_SINCE",
+    "IF_NONE_MATCH",
+    "IF_RANGE",
+    "IF_UNMODIFIED_SINCE",
+    "KEEP_ALIVE",
+    "LAST_EVENT_ID",
+    "MAX_FORWARDS",
+    "ORIGIN",
+    "PRAGMA",
+    "PRIORITY",
+    "PROXY_AUTHORIZATION",
+    "RANGE",
+    "REFERER",
+    "SAVE_DATA",
+    "SEC_CH_UA",
+    "SEC_CH_UA_MOBILE",
+    "SEC_CH_UA_PLATFORM",
+    "SEC_FETCH_DEST",
+    "SEC_FETCH_MODE",
+    "SEC_FETCH_SITE",
+    "SEC_FETCH_USER",
+    "SEC_GPC",
+    "SEC_WEBSOCKET_KEY",
+    "SEC_WEBSOCKET_VERSION",
+    "TE",
+    "TRACEPARENT",
+    "TRACESTATE",
+    "TRAILER",
+    "UPGRADE",
+    "UPGRADE_INSECURE_REQUESTS",
+    "USER_AGENT",
+    "VIA",
+    "X_API_KEY",
+    "X_CSRFTOKEN",
+    "X_CSRF_TOKEN",
+    "X_FORWARDED_BY",
+    "X_FORWARDED_FOR",
+    "X_FORWARDED_HOST",
+    "X_FORWARDED_PORT",
+    "X_FORWARDED_PROTO",
+    "X_REAL_IP",
+    "X_REQUESTED_WITH",
+    "X_REQUEST_ID",
+};
+
+/* ---- small things ---- */
+
+/* Bytes as the str of WSGI. New reference or NULL. */
+static PyObject *latin1(struct slice s)
+{
+    return PyUnicode_DecodeLatin1(s.n ? s.p : "", (Py_ssize_t)s.n, NULL);
+}
+
+/* Takes `value` (a new reference, or NULL with an exception). 0 or -1. */
+static int put(PyObject *dict, PyObject *key, PyObject *value)
+{
+    if (WEIR_UNLIKELY(!value))
+        return -1;
+    int rc = PyDict_SetItem(dict, key, value);
+    Py_DECREF(value);
+    return rc;
+}
+
+/* ---- names of fields ---- */
+
+static unsigned name_slot(struct slice s)
+{
+    uint64_t a, b;
+    if (s.n >= 8) {
+        memcpy(&a, s.p, 8);
+        memcpy(&b, s.p + s.n - 8, 8);
+    } else if (s.n >= 4) {
+        uint32_t x, y;
+        memcpy(&x, s.p, 4);
+        memcpy(&y, s.p + s.n - 4, 4);
+        a = x;
+        b = y;
+    } else {
+        a = (unsigned char)s.p[0];
+        b = (unsigned char)s.p[s.n - 1];
+    }
+    uint64_t h = (a ^ (b << 7 | b >> 57) ^ s.n) * 0x9e3779b97f4a7c15u;
+    return (unsigned)(h >> (64 - 9));
+}
+
+/* The key of a field name: a new reference, Py_None where it is not shown to applications, or NULL.
+ */
+static PyObject *name_make(const struct environ_state *st, struct slice s)
+{
+    char small[256], *text = small;
+    if (s.n + 6 > sizeof small && !(text = PyMem_Malloc(s.n + 6)))
+        return PyErr_NoMemory();
+    memcpy(text, "HTTP_", 5);
+    size_t n = 5;
+    bool hidden = false;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char b = (unsigned char)s.p[i];
+        /* X_Forwarded_For must not pass for X-Forwarded-For */
+        hidden |= b == '_';
+        text[n++] = b == '-' ? '_' : (char)(b >= 'a' && b <= 'z' ? b & ~0x20 : b);
+    }
+    text[n] = '\0';
+    PyObject *key;
+    if (hidden) {
+        key = Py_None;
+        Py_INCREF(key);
+    } else {
+        bool plain =
+            strcmp(text, "HTTP_CONTENT_TYPE") == 0 || strcmp(text, "HTTP_CONTENT_LENGTH") == 0;
+        struct slice shown = plain ? slice_of(text + 5, n - 5) : slice_of(text, n);
+        key = latin1(shown);                                                    /* new */
+        PyObject *known = key ? PyDict_GetItemWithError(st->known, key) : NULL; /* borrowed */
+        if (known) {
+            Py_INCREF(known);
+            Py_DECREF(key);
+            key = known;
+        } else if (PyErr_Occurred()) {
+            Py_CLEAR(key);
+        }
+    }
+    if (text != small)
+        PyMem_Free(text);
+    return key;
+}
+
+/* As name_make, by way of the cache. */
+static PyObject *name_key(struct environ_state *st, struct slice s)
+{
+    struct environ_name *e = &st->names[name_slot(s)];
+    if (WEIR_LIKELY(e->key && e->n == s.n && memcmp(e->raw, s.p, s.n) == 0)) {
+        Py_INCREF(e->key);
+        return e->key;
+    }
+    PyObject *key = name_make(st, s); /* new */
+    if (key && s.n <= sizeof e->raw) {
+        Py_XDECREF(e->key);
+        Py_INCREF(key);
+        e->key = key;
+        e->n = (unsigned char)s.n;
+        memcpy(e->raw, s.p, s.n);
+    }
+    return key;
+}
+
+/* ---- fields ---- */
+
+/* A field came again: one value, as RFC 9110 §5.3 joins them (Cookie: RFC 6265 §5.4, HTTP/2
+ * §8.2.3). */
+static int join(PyObject *dict, PyObject *key, PyObject *value)
+{
+    PyObject *old = PyDict_GetItemWithError(dict, key); /* borrowed */
+    if (!old)
+        return -1;
+    const char *format = key == W_KEY(http_cookie) ? "%U; %U" : "%U, %U";
+    return put(dict, key, PyUnicode_FromFormat(format, old, value));
+}
+
+static int field_put(struct wsgi_run *run, PyObject *dict, const struct field *f, bool whole)
+{
+    PyObject *key = name_key(&run->w->environ, f->name); /* new */
+    if (!key)
+        return -1;
+    int rc = 0;
+    /* A chunked body that is here as a whole is shown with its length instead. */
+    if (WEIR_LIKELY(key != Py_None && !(whole && key == W_KEY(http_transfer_encoding)))) {
+        PyObject *value = latin1(f->value); /* new */
+        Py_ssize_t before = PyDict_GET_SIZE(dict);
+        if (WEIR_UNLIKELY(!value || !PyDict_SetDefault(dict, key, value))) /* borrowed */
+            rc = -1;
+        else if (WEIR_UNLIKELY(PyDict_GET_SIZE(dict) == before))
+            rc = join(dict, key, value);
+        Py_XDECREF(value);
+    }
+    Py_DECREF(key);
+    return rc;
+}
+
+/* "host:port", "[v6]:port" without the port. */
+static struct slice host_name(struct slice host)
+{
+    const char *end = host.n && host.p[0] == '[' ? memchr(host.p, ']', host.n) : NULL;
+    if (end)
+        return slice_of(host.p, (size_t)(end - host.p) + 1);
+    const char *colon = host.n ? memchr(host.p, ':', host.n) : NULL;
+    return slice_of(host.p, colon ? (size_t)(colon - host.p) : host.n);
+}
+
+/* HTTP_HOST, and SERVER_NAME that follows it; the str of the last request are used again. */
+static int host_put(struct wsgi_run *run, PyObject *dict, struct slice host, bool name_too)
+{
+    struct wsgi_thread *t = run->t;
+    bool same =
+        t->last_host_str && host.n == t->last_host_n && memcmp(t->last_host, host.p, host.n) == 0;
+    PyObject *str, *name; /* new */
+    if (WEIR_LIKELY(same)) {
+        str = t->last_host_str;
+        name = t->last_name_str;
+        Py_INCREF(str);
+        Py_INCREF(name);
+    } else {
+        str = latin1(host);
+        name = latin1(host_name(host));
+        if (str && name && host.n && host.n <= sizeof t->last_host) {
+            memcpy(t->last_host, host.p, host.n);
+            t->last_host_n = (unsigned char)host.n;
+            Py_XDECREF(t->last_host_str);
+            Py_XDECREF(t->last_name_str);
+            Py_INCREF(str);
+            Py_INCREF(name);
+            t->last_host_str = str;
+            t->last_name_str = name;
+        }
+    }
+    int rc = str && name ? PyDict_SetItem(dict, W_KEY(http_host), str) : -1;
+    if (!rc && name_too && PyUnicode_GET_LENGTH(name))
+        rc = PyDict_SetItem(dict, W_KEY(server_name), name);
+    Py_XDECREF(str);
+    Py_XDECREF(name);
+    return rc;
+}
+
+static int fields_put(struct wsgi_run *run, PyObject *dict)
+{
+    const struct req *r = run->c->req;
+    const struct proxy_facts *facts = run->c->proxy;
+    bool whole = run->c->body->complete;
+    /* What a trusted front-end says goes before the target, and that before Host (RFC 9112 §3.2.2).
+     */
+    struct slice host = {0};
+    bool has_host = false;
+    if (facts && facts->host.n) {
+        host = facts->host;
+        has_host = true;
+    } else if (r->form == REQ_ABSOLUTE) {
+        host = r->host;
+        has_host = true;
+    }
+    bool forced = has_host;
+    for (unsigned i = 0; i < r->n_fields; i++) {
+        const struct field *f = &r->fields[i];
+        if (WEIR_UNLIKELY(f->dropped))
+            continue;
+        if (f->id == HDR_HOST) {
+            if (!forced) {
+                host = f->value;
+                has_host = true;
+            }
+        } else if (WEIR_UNLIKELY(field_put(run, dict, f, whole))) {
+            return -1;
+        }
+    }
+    if (has_host && host_put(run, dict, host, !run->w->waitress))
+        return -1;
+    if (r->framing == REQ_BODY_CHUNKED && whole)
+        return put(dict, W_KEY(content_length),
+                   PyUnicode_FromFormat("%llu", (unsigned long long)run->c->body->size));
+    return 0;
+}
+
+/* ---- the request line ---- */
+
+static PyObject *method_str(const struct environ_state *st, struct slice m)
+{
+    for (unsigned i = 0; METHOD_NAMES[i]; i++)
+        if (slice_eq(m, slice_str(METHOD_NAMES[i]))) {
+            Py_INCREF(st->methods[i]);
+            return st->methods[i];
+        }
+    return latin1(m);
+}
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Decode %XX; what is malformed stays as it is. `to` has room for s.n bytes. */
+static size_t unquote(char *to, struct slice s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '%' && s.n - i > 2) {
+            int high = hex(s.p[i + 1]), low = hex(s.p[i + 2]);
+            if (high >= 0 && low >= 0) {
+                to[n++] = (char)(high << 4 | low);
+                i += 2;
+                continue;
+            }
+        }
+        to[n++] = s.p[i];
+    }
+    return n;
+}
+
+/* Cut SCRIPT_NAME off, at a segment's end only. */
+static struct slice prefix_cut(const struct wsgi *w, struct slice path)
+{
+    struct slice prefix = slice_of((const char *)PyUnicode_1BYTE_DATA(w->prefix),
+                                   (size_t)PyUnicode_GET_LENGTH(w->prefix));
+    if (!prefix.n || !slice_starts(path, prefix) || (path.n > prefix.n && path.p[prefix.n] != '/'))
+        return path;
+    return slice_of(path.p + prefix.n, path.n - prefix.n);
+}
+
+static PyObject *path_str(const struct wsgi *w, struct slice path)
+{
+    if (WEIR_LIKELY(!path.n || !memchr(path.p, '%', path.n)))
+        return latin1(prefix_cut(w, path));
+    char small[PATH_BYTES_STACK], *text = small;
+    if (path.n > sizeof small && !(text = PyMem_Malloc(path.n)))
+        return PyErr_NoMemory();
+    PyObject *str = latin1(prefix_cut(w, slice_of(text, unquote(text, path)))); /* new */
+    if (text != small)
+        PyMem_Free(text);
+    return str;
+}
+
+static int line_put(struct wsgi_run *run, PyObject *dict)
+{
+    struct wsgi *w = run->w;
+    const struct req *r = run->c->req;
+    /* The base says GET and HTTP/1.1 and has an empty query. */
+    if (!slice_eq(r->method, SLICE("GET")) &&
+        put(dict, W_KEY(request_method), method_str(&w->environ, r->method)))
+        return -1;
+    PyObject *raw = latin1(r->target); /* new */
+    if (!raw)
+        return -1;
+    int rc = PyDict_SetItem(dict, W_KEY(raw_uri), raw);
+    if (!rc)
+        rc = PyDict_SetItem(dict, W_KEY(request_uri), raw);
+    PyObject *path = path_str(w, r->path); /* new */
+    Py_DECREF(raw);
+    if (put(dict, W_KEY(path_info), path) || rc)
+        return -1;
+    if (r->query.n && put(dict, W_KEY(query_string), latin1(r->query)))
+        return -1;
+    if (r->minor == 0 && PyDict_SetItem(dict, W_KEY(server_protocol), w->environ.http_1_0))
+        return -1;
+    return 0;
+}
+
+/* ---- who asks, and whom ---- */
+
+static PyObject *addr_str(struct wsgi_thread *t, const char *addr)
+{
+    if (!t->last_addr_str || strcmp(t->last_addr, addr) != 0) {
+        PyObject *str = latin1(slice_str(addr)); /* new */
+        if (!str)
+            return NULL;
+        Py_XDECREF(t->last_addr_str);
+        t->last_addr_str = str;
+        snprintf(t->last_addr, sizeof t->last_addr, "%s", addr);
+    }
+    Py_INCREF(t->last_addr_str);
+    return t->last_addr_str;
+}
+
+static int client_put(struct wsgi_run *run, PyObject *dict)
+{
+    const struct proxy_facts *facts = run->c->proxy;
+    const struct call_peer *peer = run->c->peer;
+    bool told = facts && facts->client.host[0];
+    PyObject *addr; /* new */
+    if (!told && !peer->remote_addr[0]) {
+        addr = run->w->environ.localhost;
+        Py_INCREF(addr);
+    } else {
+        addr = addr_str(run->t, told ? facts->client.host : peer->remote_addr);
+    }
+    if (!addr)
+        return -1;
+    int rc = PyDict_SetItem(dict, W_KEY(remote_addr), addr);
+    if (!rc)
+        rc = PyDict_SetItem(dict, W_KEY(remote_host), addr);
+    Py_DECREF(addr);
+    if (rc)
+        return -1;
+    /* The port belongs to the address: a front-end's own port would be misleading. */
+    if (told)
+        return facts->client.port ? put(dict, W_KEY(remote_port),
+                                        PyUnicode_FromFormat("%u", (unsigned)facts->client.port))
+                                  : 0;
+    return peer->remote_port[0]
+               ? put(dict, W_KEY(remote_port), latin1(slice_str(peer->remote_port)))
+               : 0;
+}
+
+static int facts_put(PyObject *dict, const struct proxy_facts *facts)
+{
+    if (facts->scheme.n && put(dict, W_KEY(wsgi_url_scheme), latin1(facts->scheme)))
+        return -1;
+    if (facts->server_name.n && put(dict, W_KEY(server_name), latin1(facts->server_name)))
+        return -1;
+    if (facts->server_port &&
+        put(dict, W_KEY(server_port), PyUnicode_FromFormat("%u", facts->server_port)))
+        return -1;
+    return 0;
+}
+
+/* ---- the base ---- */
+
+/* SERVER_NAME where the request says nothing better. */
+static PyObject *base_name(const struct wsgi *w, const struct call_peer *peer)
+{
+    if (PyUnicode_GET_LENGTH(w->server_name)) {
+        Py_INCREF(w->server_name);
+        return w->server_name;
+    }
+    if (w->waitress)
+        return PyUnicode_FromString("waitress.invalid");
+    return latin1(peer->is_unix || !peer->server_addr[0] ? SLICE("localhost")
+                                                         : slice_str(peer->server_addr));
+}
+
+static PyObject *base_port(const struct wsgi *w, const struct call_peer *peer)
+{
+    if (peer->server_port[0])
+        return latin1(slice_str(peer->server_port));
+    bool tls = peer->is_tls || PyUnicode_CompareWithASCIIString(w->scheme, "https") == 0;
+    return PyUnicode_FromString(tls ? "443" : "80");
+}
+
+static int put_same(PyObject *dict, PyObject *key, PyObject *value)
+{
+    return PyDict_SetItem(dict, key, value);
+}
+
+/* A new dict. Everything in it holds for each request, or is replaced for each. */
+static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer)
+{
+    PyObject *d = PyDict_New(); /* new */
+    if (!d)
+        return NULL;
+    PyObject *empty = latin1((struct slice){0}); /* new */
+    bool bad = !empty || put(d, W_KEY(request_method), latin1(SLICE("GET"))) ||
+               put_same(d, W_KEY(script_name), w->prefix) || put_same(d, W_KEY(path_info), empty) ||
+               put_same(d, W_KEY(query_string), empty) || put_same(d, W_KEY(raw_uri), empty) ||
+               put_same(d, W_KEY(request_uri), empty) ||
+               put(d, W_KEY(server_name), base_name(w, peer)) ||
+               put(d, W_KEY(server_port), base_port(w, peer)) ||
+               put(d, W_KEY(server_protocol), latin1(SLICE("HTTP/1.1"))) ||
+               put_same(d, W_KEY(server_software), w->software) ||
+               put_same(d, W_KEY(remote_addr), empty) || put_same(d, W_KEY(remote_host), empty) ||
+               put(d, W_KEY(wsgi_version), Py_BuildValue("(ii)", 1, 0)) ||
+               (peer->is_tls ? put(d, W_KEY(wsgi_url_scheme), latin1(SLICE("https")))
+                             : put_same(d, W_KEY(wsgi_url_scheme), w->scheme)) ||
+               put_same(d, W_KEY(wsgi_input), wsgi_input_empty) ||
+               put_same(d, W_KEY(wsgi_errors), w->errors) ||
+               put_same(d, W_KEY(wsgi_multithread), w->multithread ? Py_True : Py_False) ||
+               put_same(d, W_KEY(wsgi_multiprocess), w->multiprocess ? Py_True : Py_False) ||
+               put_same(d, W_KEY(wsgi_run_once), Py_False) ||
+               put_same(d, W_KEY(wsgi_file_wrapper), (PyObject *)&wsgi_file_type) ||
+               put_same(d, W_KEY(wsgi_input_terminated), Py_True) ||
+               put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
+               put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
+               put_same(d, W_KEY(weir_request_id), Py_None);
+    Py_XDECREF(empty);
+    if (bad)
+        Py_CLEAR(d);
+    return d;
+}
+
+/* Borrowed. */
+static PyObject *base_find(struct wsgi *w, const struct call_peer *peer)
+{
+    struct environ_state *st = &w->environ;
+    for (unsigned i = 0; i < countof(st->bases); i++) {
+        const struct environ_base *b = &st->bases[i];
+        if (b->dict && b->is_unix == peer->is_unix && b->is_tls == peer->is_tls &&
+            strcmp(b->server_port, peer->server_port) == 0 &&
+            strcmp(b->server_addr, peer->server_addr) == 0)
+            return b->dict;
+    }
+    PyObject *dict = base_new(w, peer); /* new */
+    if (!dict)
+        return NULL;
+    struct environ_base *b = &st->bases[st->next_base++ % countof(st->bases)];
+    Py_XDECREF(b->dict);
+    b->dict = dict;
+    b->is_unix = peer->is_unix;
+    b->is_tls = peer->is_tls;
+    snprintf(b->server_port, sizeof b->server_port, "%s", peer->server_port);
+    snprintf(b->server_addr, sizeof b->server_addr, "%s", peer->server_addr);
+    return dict;
+}
+
+/* ---- whole ---- */
+
+/* What belongs to this run alone. */
+static int run_put(struct wsgi_run *run, PyObject *dict)
+{
+    const struct call *c = run->c;
+    run->gone = wsgi_gone_take(run); /* new */
+    if (!run->gone || PyDict_SetItem(dict, W_KEY(waitress_client_disconnected), run->gone) ||
+        PyDict_SetItem(dict, W_KEY(weir_client_disconnected), run->gone) ||
+        put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
+        return -1;
+    if (c->body->complete ? c->body->size == 0 : c->req->framing == REQ_BODY_NONE)
+        return 0;                     /* the shared empty input stands in the base */
+    run->input = wsgi_input_new(run); /* new */
+    return run->input ? PyDict_SetItem(dict, W_KEY(wsgi_input), run->input) : -1;
+}
+
+PyObject *wsgi_environ_new(struct wsgi_run *run)
+{
+    PyObject *base = base_find(run->w, run->c->peer); /* borrowed */
+    PyObject *dict = base ? PyDict_Copy(base) : NULL; /* new */
+    if (!dict)
+        return NULL;
+    if (WEIR_UNLIKELY(line_put(run, dict) || client_put(run, dict) || fields_put(run, dict) ||
+                      run_put(run, dict) || (run->c->proxy && facts_put(dict, run->c->proxy)))) {
+        Py_DECREF(dict);
+        return NULL;
+    }
+    return dict;
+}
+
+/* 0 or -1: one more interned key that fields may use. */
+static int known_add(PyObject *known, PyObject *key)
+{
+    return PyDict_SetItem(known, key, key);
+}
+
+int wsgi_environ_setup(struct wsgi *w)
+{
+    struct environ_state *st = &w->environ;
+    st->known = PyDict_New();                                             /* new */
+    st->http_1_0 = PyUnicode_InternFromString("HTTP/1.0");                /* new */
+    st->localhost = PyUnicode_FromString(w->waitress ? "localhost" : ""); /* new */
+    if (!st->known || !st->http_1_0 || !st->localhost)
+        return -1;
+    for (unsigned i = 0; METHOD_NAMES[i]; i++) {
+        st->methods[i] = PyUnicode_InternFromString(METHOD_NAMES[i]); /* new */
+        if (!st->methods[i])
+            return -1;
+    }
+    if (known_add(st->known, W_KEY(content_type)) || known_add(st->known, W_KEY(content_length)) ||
+        known_add(st->known, W_KEY(http_host)) || known_add(st->known, W_KEY(http_cookie)) ||
+        known_add(st->known, W_KEY(http_transfer_encoding)))
+        return -1;
+    for (unsigned i = 0; i < countof(KNOWN_FIELDS); i++) {
+        char text[64];
+        snprintf(text, sizeof text, "HTTP_%s", KNOWN_FIELDS[i]);
+        PyObject *key = PyUnicode_InternFromString(text); /* new */
+        int rc = key ? known_add(st->known, key) : -1;
+        Py_XDECREF(key);
+        if (rc)
+            return -1;
+    }
+    return 0;
+}
+
+void wsgi_environ_clear(struct wsgi *w)
+{
+    struct environ_state *st = &w->environ;
+    for (unsigned i = 0; i < countof(st->bases); i++)
+        Py_CLEAR(st->bases[i].dict);
+    for (unsigned i = 0; i < countof(st->names); i++)
+        Py_CLEAR(st->names[i].key);
+    for (unsigned i = 0; i < countof(st->methods); i++)
+        Py_CLEAR(st->methods[i]);
+    Py_CLEAR(st->known);
+    Py_CLEAR(st->http_1_0);
+    Py_CLEAR(st->localhost);
+}

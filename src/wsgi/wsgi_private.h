@@ -1,0 +1,205 @@
+/*
+ * wsgi_private: what the files of this folder share.
+ *
+ * One run of the application has a `struct wsgi_run` on the stack of its thread. The Python objects
+ * that the application gets (start_response, write, wsgi.input, client_disconnected) point to it
+ * while it lasts; run_detach sets these pointers to NULL, so that an object the application kept
+ * is harmless afterwards. All these pointers are read and written under the GIL.
+ *
+ * The GIL is given up inside a run in four places only, each between Py_BEGIN_ALLOW_THREADS and
+ * Py_END_ALLOW_THREADS of one function: waiting for a slow client, waiting for a body, reading a
+ * spilled body, and waiting for other threads at the end. `waiting` is set meanwhile: another
+ * thread of the application that uses the same request gets a RuntimeError instead of mixing up its
+ * bytes.
+ */
+#ifndef WEIR_WSGI_PRIVATE_H
+#define WEIR_WSGI_PRIVATE_H
+
+#include "wsgi/wsgi.h"
+
+#include <stdatomic.h>
+
+/* ---- names ---- */
+
+/* Keys of the environ and other names, interned once for the process; W_KEY(x) is borrowed. */
+#define WSGI_KEYS(X)                                                                               \
+    X(request_method, "REQUEST_METHOD")                                                            \
+    X(script_name, "SCRIPT_NAME")                                                                  \
+    X(path_info, "PATH_INFO")                                                                      \
+    X(query_string, "QUERY_STRING")                                                                \
+    X(raw_uri, "RAW_URI")                                                                          \
+    X(request_uri, "REQUEST_URI")                                                                  \
+    X(server_name, "SERVER_NAME")                                                                  \
+    X(server_port, "SERVER_PORT")                                                                  \
+    X(server_protocol, "SERVER_PROTOCOL")                                                          \
+    X(server_software, "SERVER_SOFTWARE")                                                          \
+    X(remote_addr, "REMOTE_ADDR")                                                                  \
+    X(remote_host, "REMOTE_HOST")                                                                  \
+    X(remote_port, "REMOTE_PORT")                                                                  \
+    X(content_type, "CONTENT_TYPE")                                                                \
+    X(content_length, "CONTENT_LENGTH")                                                            \
+    X(http_host, "HTTP_HOST")                                                                      \
+    X(http_cookie, "HTTP_COOKIE")                                                                  \
+    X(http_transfer_encoding, "HTTP_TRANSFER_ENCODING")                                            \
+    X(wsgi_version, "wsgi.version")                                                                \
+    X(wsgi_url_scheme, "wsgi.url_scheme")                                                          \
+    X(wsgi_input, "wsgi.input")                                                                    \
+    X(wsgi_errors, "wsgi.errors")                                                                  \
+    X(wsgi_multithread, "wsgi.multithread")                                                        \
+    X(wsgi_multiprocess, "wsgi.multiprocess")                                                      \
+    X(wsgi_run_once, "wsgi.run_once")                                                              \
+    X(wsgi_file_wrapper, "wsgi.file_wrapper")                                                      \
+    X(wsgi_input_terminated, "wsgi.input_terminated")                                              \
+    X(waitress_client_disconnected, "waitress.client_disconnected")                                \
+    X(weir_client_disconnected, "weir.client_disconnected")                                        \
+    X(weir_request_id, "weir.request_id")                                                          \
+    X(close, "close")
+
+enum wsgi_key {
+#define WSGI_KEY_ENUM(id, text) W_##id,
+    WSGI_KEYS(WSGI_KEY_ENUM)
+#undef WSGI_KEY_ENUM
+        WSGI_KEY_COUNT
+};
+extern PyObject *wsgi_keys[WSGI_KEY_COUNT];
+#define W_KEY(id) (wsgi_keys[W_##id])
+
+/* ---- environ ---- */
+
+/* One base environ for each listener (and kind of peer); the newest few are kept. */
+struct environ_base {
+    PyObject *dict; /* owned; NULL = unused */
+    char server_addr[108];
+    char server_port[8];
+    bool is_unix, is_tls;
+};
+
+/* From the bytes of a field name to its key. Direct-mapped; a collision replaces. */
+struct environ_name {
+    PyObject *key; /* owned; NULL = unused; None = not shown to the application */
+    unsigned char n;
+    char raw[46];
+};
+
+struct environ_state {
+    struct environ_base bases[4];
+    unsigned next_base;
+    PyObject *known;      /* owned dict: well-known keys, interned; nothing a client can add to */
+    PyObject *http_1_0;   /* owned str */
+    PyObject *localhost;  /* owned str: REMOTE_ADDR of a Unix socket's peer in this dialect */
+    PyObject *methods[8]; /* owned str, in the order of METHOD_NAMES */
+    struct environ_name names[512];
+};
+
+/* ---- application, thread, run ---- */
+
+struct wsgi {
+    struct app app;        /* first */
+    PyObject *application; /* owned */
+    PyInterpreterState *interp;
+    PyObject *threading;                                /* owned module */
+    PyObject *format_exception;                         /* owned: traceback.format_exception */
+    PyObject *errors;                                   /* owned: wsgi.errors */
+    PyObject *scheme, *prefix, *server_name, *software; /* owned str */
+    bool waitress, multithread, multiprocess, expose_tracebacks, errors_to_log;
+    void (*log)(int level, uint64_t request_id, const char *text);
+    struct wsgi_thread *threads; /* that ran something; under the GIL */
+    _Atomic unsigned next_number;
+    struct environ_state environ;
+};
+
+struct wsgi_thread {
+    PyThreadState *ts;        /* owned */
+    struct wsgi_thread *next; /* on wsgi->threads */
+    struct wsgi_run *run;     /* the present one, or NULL */
+    unsigned number;          /* in its name */
+    bool known;               /* on wsgi->threads, named */
+    PyObject *start;          /* owned: start_response kept for reuse, or NULL */
+    PyObject *gone;           /* owned: client_disconnected kept for reuse, or NULL */
+    struct buf line;          /* unfinished line of wsgi.errors */
+    /* The last values seen, to make no new str for a client that repeats itself. */
+    char last_addr[64];
+    PyObject *last_addr_str; /* owned, or NULL */
+    char last_host[96];
+    unsigned char last_host_n;
+    PyObject *last_host_str, *last_name_str; /* owned, or NULL: HTTP_HOST, and SERVER_NAME of it */
+};
+
+struct wsgi_run {
+    struct wsgi *w;
+    struct wsgi_thread *t;
+    struct call *c;
+    PyObject *start;  /* owned: start_response */
+    PyObject *gone;   /* owned: client_disconnected */
+    PyObject *input;  /* owned: wsgi.input, or NULL where it is the shared empty one */
+    bool started;     /* start_response was called and was right */
+    bool streamed;    /* bytes were flushed before the end */
+    bool client_gone; /* a flush said so */
+    bool waiting;     /* a thread uses the call without the GIL */
+    int body_error;   /* negative errno that a read met, or 0 */
+};
+
+/* environ.c */
+WEIR_MUST_USE int wsgi_environ_setup(struct wsgi *w);
+void wsgi_environ_clear(struct wsgi *w);
+/* A new environ (new reference) or NULL; sets run->gone and run->input. */
+PyObject *wsgi_environ_new(struct wsgi_run *run);
+
+/* input.c */
+extern PyTypeObject wsgi_input_type;
+extern PyObject *wsgi_input_empty; /* owned for the process */
+PyObject *wsgi_input_new(struct wsgi_run *run);
+void wsgi_input_detach(PyObject *input);
+
+/* errors.c */
+extern PyTypeObject wsgi_errors_type;
+PyObject *wsgi_errors_new(struct wsgi *w);
+void wsgi_errors_detach(PyObject *errors);
+
+/* gone.c */
+extern PyTypeObject wsgi_gone_type;
+/* A client_disconnected for the run: a new reference, reused where nobody else holds the last one.
+ */
+PyObject *wsgi_gone_take(struct wsgi_run *run);
+void wsgi_gone_detach(PyObject *gone);
+
+/* start.c */
+extern PyTypeObject wsgi_start_type, wsgi_write_type;
+PyObject *wsgi_start_take(struct wsgi_run *run);
+void wsgi_start_detach(PyObject *start);
+
+/* file.c */
+extern PyTypeObject wsgi_file_type;
+enum wsgi_file_verdict {
+    WSGI_FILE_FAILED = -1, /* an exception is set */
+    WSGI_FILE_ITERATE = 0, /* nothing was done: iterate it */
+    WSGI_FILE_SENT,        /* head and content stand in the call */
+};
+enum wsgi_file_verdict wsgi_file_send(struct wsgi_run *run, PyObject *wrapper);
+
+/* send.c: content on its way out. 0; 1: the client is gone, stop; -1: an exception is set. */
+enum { WSGI_SENT = 0, WSGI_STOP = 1, WSGI_FAILED = -1 };
+/* One item of the application's iterable, or of write(); `flush`: hand it to the loop at once. */
+WEIR_MUST_USE int wsgi_send_item(struct wsgi_run *run, PyObject *item, bool flush);
+WEIR_MUST_USE int wsgi_send(struct wsgi_run *run, struct slice data, bool flush);
+int wsgi_flush(struct wsgi_run *run);
+/* -1 with an exception when another thread is using this request right now. */
+WEIR_MUST_USE int wsgi_run_claim(const struct wsgi_run *run);
+
+/* trouble.c: exceptions and other lines for the log. */
+/* Log the exception that is set, with its traceback, and clear it. `what` begins the entry. *text
+ * (may be NULL) gets a new reference to the whole entry as bytes, or NULL. */
+void wsgi_log_exception(struct wsgi_run *run, const char *what, PyObject **text);
+/* One line about the request. */
+void wsgi_log(struct wsgi_run *run, int level, const char *fmt, ...) WEIR_PRINTF(3, 4);
+
+/* call.c */
+void wsgi_run(struct app *a, void *local, struct call *c);
+
+/* threads.c */
+void wsgi_threads_setup(struct wsgi *w);
+/* First run of a thread: on the list, with a name. Errors are cleared. */
+void wsgi_thread_introduce(struct wsgi *w, struct wsgi_thread *t);
+struct wsgi_thread *wsgi_thread_here(const struct wsgi *w);
+
+#endif
