@@ -1,44 +1,58 @@
 /*
  * lead: one thread leads the loop; a monitor takes the loop away from it when a job holds it up.
  *
- * The leader's word is one atomic: (sequence, state). The sequence grows with every run.
+ * THE LEADER'S WORD is one atomic (sequence, state); the sequence grows with every run.
  *
- *          xchg            xchg                 in LOOP the thread leads: it turns the loop, takes
- *      ┌─────────► LOCK ──┐ ┌─────────► APP ──┐ jobs, calls done_leading. LOCK: it waits for the
- *    LOOP ◄──────────────┘ LOOP ◄────────────┘ application's lock. APP: it is in ops->run.
- *      ▲     CAS      │        CAS       │      Nobody else ever writes the word in LOOP.
- *      │              │ CAS, monitor     │
- *      └── VACANT ◄───┴──────────────────┘      A tick that finds the very word of the tick before
- *     under the mutex                           in LOCK or APP deposes: CAS to VACANT.
+ *     LOOP    the thread leads: it turns the loop, takes jobs, calls done_leading
+ *     LOCK    it waits for the application's lock
+ *     APP     it is in ops->run
+ *     VACANT  nobody leads
  *
- * Every race is one of these four, and each is decided by who changes the word first:
- *   1. The run ends while the monitor deposes. Both CAS from the same (sequence, APP). The leader
- *      first: it leads on, the monitor's CAS fails and it does nothing. The monitor first: the
- *      thread's CAS fails; it touches nothing of the leader's, and its job ends by done_away.
- *   2. The lock is got while the monitor deposes. The same with (sequence, LOCK). No job has been
- *      taken yet; the loser of the race has become the runner (below) and holds the lock already.
- *   3. The monitor looked, the run ended, the next began, the monitor deposes. The sequence
- *      differs, its CAS fails. (62 bits: no wrap.)
- *   4. Two threads want the vacant loop. VACANT is left under the mutex only, once.
- * So a job has exactly one end: done_leading by the thread whose CAS out of APP succeeded, or
- * done_away. And the leader's lists (batch, fresh) have one owner: the thread in LOOP; after a
- * successful CAS to VACANT whoever holds the mutex.
+ *     LOOP -> LOCK, LOOP -> APP   the leader stores, with the next sequence
+ *     LOCK -> LOOP, APP -> LOOP   the leader, by compare-and-swap
+ *     LOCK -> VACANT, APP -> VACANT   the monitor, by compare-and-swap, holding the mutex: when two
+ *                                 ticks have seen the same word (after lead_stop: at once)
+ *     VACANT -> LOOP              any thread with nothing else to do, holding the mutex
+ *     LOOP -> VACANT              the leader, after lead_stop
  *
- * Jobs wait on three lists, in this order: batch (what the leader is about to run), ready (shared,
- * under the mutex), fresh (pushed since). Leaving leadership, or a cancel, joins them into ready.
+ * Only LOCK and APP have two writers. All that can happen there, by what the monitor last read
+ * (M) and what is there when its compare-and-swap comes (N):
+ *     M = (n, APP),  N = (n, APP)     the monitor wins. The thread's own swap fails later: it
+ * touches nothing of the leader's any more; its job ends by done_away. M = (n, LOCK), N = (n, LOCK)
+ * the monitor wins. The thread has taken no job yet. When its swap fails it holds the lock at last,
+ * and has become the runner. M = (n, APP),  N = (n, LOOP)    the run ended in time: the monitor
+ * loses and does nothing. The M = (n, LOCK), N = (n, LOOP)    same. (It loses against LOOP whatever
+ * the sequence.) M = (n, x),    N = (n + k, y)   another run: the sequence differs, the monitor
+ * loses. M = (n, x),    N = (n, VACANT)  cannot be: the monitor alone goes there while threads
+ * lead. Two threads that want the vacant loop both hold the mutex; the second one sees LOOP. With
+ * 62 bits the sequence does not come round. It follows that
+ *   - at most one thread is between a successful entry to LOOP and its next failure to return
+ * there;
+ *   - a job has one end: done_leading, where the swap out of APP succeeded, else done_away;
+ *   - what is the leader's (batch, fresh, more) has one owner: the thread in LOOP; the monitor from
+ *     its successful swap until it releases the mutex; then the thread that claims the loop.
  *
- * Who cares for a waiting job, so that no wake-up is lost (each holds under the mutex):
+ * JOBS wait on three lists, in this order: batch (what the leader is about to run), ready (shared,
+ * under the mutex), fresh (pushed since). Being deposed, or a cancel, joins them into ready.
+ *
+ * WHO CARES for a job on ready, so that no wake-up is lost (all of it under the mutex):
  *   - a starter: a thread that has been given a place and will take one job when it is up;
  *   - the runner, in contended mode: a thread that works on the queue until it is empty;
  *   - a thread that ends its job, when `skipped` says that the queue found no place (then all
- *     places are taken, and each ends one day);
+ *     places are taken, and whoever gives one back sees `skipped`);
  *   - else the leader: it never blocks in the loop with such a job left over. Where one of the
  *     first three gives up, it calls ops->wake after it has changed the state.
  *
- * Contended mode: a leader that was deposed in LOCK is the runner from then on. It has a word of
- * its own, with VACANT = there is no runner, LOCK = between jobs, APP = in ops->run; the monitor
+ * PLACES are taken before the application is entered, with the thread found afterwards: one thread
+ * more than places may exist, so there is always one left to lead.
+ *
+ * CONTENDED MODE: a leader that was deposed in LOCK is the runner from then on. The runner has a
+ * word of its own, with VACANT = there is none, LOCK = not in ops->run, APP = in it; the monitor
  * retires a runner as it deposes a leader, but only from APP. There is one runner at most, so one
- * thread at most waits for the lock with the queue behind it.
+ * thread at most waits for the lock with the queue behind it, and the leader does not wait at all.
+ * A retired runner's depositions count for the burst like a leader's: starters wait for the lock
+ * too, but those that will sleep leave it at once, and those that compute would get there one by
+ * one anyhow.
  *
  * Lock order: the application's lock, then the mutex. No callback is called with the mutex held.
  */
@@ -137,7 +151,8 @@ struct lead {
     _Atomic unsigned starters;     /* places among them whose thread has not taken its job yet */
     unsigned launch;               /* starters among them that have no thread yet */
     unsigned takers;               /* threads on their way to claim the loop */
-    unsigned threads;              /* that exist, <= places_max + 1 */
+    unsigned threads;              /* that exist and stay, <= places_max + 1 */
+    unsigned ending;               /* threads that will do nothing more but end */
     unsigned named;                /* threads ever made */
     bool skipped;                  /* the queue found no place free */
     bool kick;                     /* ops->wake is owed; lead_unlock pays */
@@ -241,9 +256,16 @@ static void lead_unlock(struct lead *l)
         l->ops.wake(l->ctx);
 }
 
+#ifdef __APPLE__
+/* Conditions know the wall clock only; a step of it makes a wait longer or shorter, once. */
+static const clockid_t COND_CLOCK = CLOCK_REALTIME;
+#else
+static const clockid_t COND_CLOCK = CLOCK_MONOTONIC;
+#endif
+
 static struct timespec time_after_ms(int64_t ms)
 {
-    int64_t ns = clock_mono_ns() + ms * 1000000;
+    int64_t ns = clock_read_ns(COND_CLOCK) + ms * 1000000;
     return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 }
 
@@ -253,11 +275,22 @@ static int cond_init(pthread_cond_t *cond)
     int rc = pthread_condattr_init(&attr);
     if (rc)
         return rc;
-    rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#ifndef __APPLE__
+    rc = pthread_condattr_setclock(&attr, COND_CLOCK);
+#endif
     if (rc == 0)
         rc = pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
     return rc;
+}
+
+static void thread_name(const char *name)
+{
+#ifdef __APPLE__
+    pthread_setname_np(name);
+#else
+    pthread_setname_np(pthread_self(), name);
+#endif
 }
 
 /* ---- queue and places ---- */
@@ -493,7 +526,8 @@ static bool thread_idle_locked(struct lead *l, struct thread *t)
     list_add_first(&l->idle, &t->node);
     struct timespec until = time_after_ms(l->config.idle_ms);
     while (t->role == ROLE_NONE && !stopping(l)) {
-        /* A thread below the minimum stays; whoever makes others waits with a time limit itself. */
+        /* No time limit for those below the minimum. No more than that many can wait so: each of
+         * them began while no more threads than that existed. */
         if (l->threads <= l->config.places_min + 1)
             pthread_cond_wait(&t->wake, &l->mutex);
         else if (pthread_cond_timedwait(&t->wake, &l->mutex, &until) == ETIMEDOUT &&
@@ -809,13 +843,15 @@ static void *thread_main(void *arg)
     struct lead *l = t->lead;
     char name[16]; /* all that Linux keeps */
     snprintf(name, sizeof name, "weir-%u", t->number);
-    pthread_setname_np(pthread_self(), name);
+    thread_name(name);
     int rc = l->ops.thread_start(l->ctx, &t->local);
     lead_lock(l);
     if (rc == 0)
         thread_work_locked(l, t);
     else
         thread_failed_locked(l, t);
+    l->threads--;
+    l->ending++;
     lead_unlock(l);
     if (rc == 0)
         l->ops.thread_stop(l->ctx, t->local);
@@ -823,7 +859,7 @@ static void *thread_main(void *arg)
     lead_lock(l);
     struct thread *older = l->dead;
     l->dead = t;
-    l->threads--;
+    l->ending--;
     pthread_cond_broadcast(&l->ended);
     lead_unlock(l);
     /* Each joins the one before it, so at most one ended thread keeps its stack. */
@@ -870,8 +906,7 @@ static void leader_late(struct lead *l, uint64_t word)
     bool vacant = state_of(word) == STATE_VACANT;
     if (taker_find_locked(l) && (vacant ? atomic_load(&l->word) == word
                                         : word_swap(&l->word, word, word_as(word, STATE_VACANT)))) {
-        if (l->takers == 0)
-            (void)thread_wake_locked(l, ROLE_LEAD);
+        (void)thread_wake_locked(l, ROLE_LEAD); /* none idle: then one is on its way */
         if (!vacant)
             queue_join_locked(l);
         if (state_of(word) == STATE_APP) {
@@ -936,7 +971,7 @@ static void *monitor_main(void *arg)
     unsigned quiet = 0;
     struct timespec tick = {.tv_sec = l->config.tick_us / 1000000,
                             .tv_nsec = (long)(l->config.tick_us % 1000000) * 1000};
-    pthread_setname_np(pthread_self(), "weir-monitor");
+    thread_name("weir-monitor");
     for (;;) {
         nanosleep(&tick, NULL);
         atomic_store_explicit(&l->now_ns, clock_mono_ns(), memory_order_relaxed);
@@ -1082,7 +1117,7 @@ unsigned lead_join(struct lead *l, int timeout_ms)
 {
     struct timespec until = time_after_ms(timeout_ms);
     lead_lock(l);
-    while (l->threads > 0 || l->monitor_alive) {
+    while (l->threads + l->ending > 0 || l->monitor_alive) {
         int rc = timeout_ms < 0 ? pthread_cond_wait(&l->ended, &l->mutex)
                                 : pthread_cond_timedwait(&l->ended, &l->mutex, &until);
         if (rc == ETIMEDOUT)
@@ -1090,7 +1125,7 @@ unsigned lead_join(struct lead *l, int timeout_ms)
     }
     unsigned left = count_of(&l->busy);
     if (left == 0)
-        left = l->threads > 0 || l->monitor_alive;
+        left = l->threads + l->ending > 0 || l->monitor_alive;
     struct thread *last = left ? NULL : l->dead;
     bool monitor = !left && l->monitor_joinable;
     if (!left) {
@@ -1113,7 +1148,7 @@ void lead_free(struct lead **at)
     if (!l)
         return;
     *at = NULL;
-    must(l->threads == 0 && !l->monitor_joinable && !l->dead);
+    must(l->threads == 0 && l->ending == 0 && !l->monitor_joinable && !l->dead);
     queue_join_locked(l);
     while (!list_empty(&l->ready))
         list_del(l->ready.next);
@@ -1127,7 +1162,7 @@ void lead_stats(struct lead *l, struct lead_stats *out)
 {
     memset(out, 0, sizeof *out);
     lead_lock(l);
-    out->threads = l->threads;
+    out->threads = l->threads + l->ending;
     out->busy = count_of(&l->busy);
     out->waiting = count_of(&l->ready_n) + count_of(&l->lead_n);
     out->inline_runs = atomic_load_explicit(&l->inline_runs, memory_order_relaxed);
