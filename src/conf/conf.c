@@ -253,7 +253,12 @@ static int set_variable(struct conf *c, const char *name, size_t name_n, const c
     if (slice_eq(s, SLICE("PORT")) && *value) {
         p->port_env = conf_copy(c, value, strlen(value), e);
         p->port_env_source = conf_copy(c, source, strlen(source), e);
-        return p->port_env && p->port_env_source ? 0 : -1;
+        if (!p->port_env || !p->port_env_source)
+            return -1;
+        /* Only a number: what hosting sets is one, and a typing error must not become a service. */
+        if (value[strspn(value, "0123456789")])
+            return err_set(e, "%s: '%.80s' is not a port; give 0 to 65535", source, value);
+        return conf_port_check(value, source, e);
     }
     if (!slice_starts(s, SLICE("WEIR_")))
         return 0;
