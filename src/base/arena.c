@@ -67,6 +67,10 @@ void arena_reset(struct arena *a)
         b = older;
     }
     a->blocks = b;
+    if (b->bytes > ARENA_BYTES_STEP_MAX) {
+        arena_fini(a);
+        return;
+    }
     a->bytes = b->bytes;
     a->next = b->payload;
     a->end = b->payload + b->bytes;

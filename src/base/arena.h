@@ -26,7 +26,7 @@ struct arena {
 
 WEIR_MUST_USE void *arena_alloc_slow(struct arena *a, size_t n);
 
-/* `n` bytes aligned for any object of up to 16 bytes' alignment, not zeroed. */
+/* `n` (>= 1) bytes aligned for any object of up to 16 bytes' alignment, not zeroed. */
 WEIR_MUST_USE static inline void *arena_alloc(struct arena *a, size_t n)
 {
     size_t want = (n + 15) & ~(size_t)15;
@@ -40,7 +40,8 @@ WEIR_MUST_USE static inline void *arena_alloc(struct arena *a, size_t n)
 /* A copy of `s`; .p is NULL when memory is exhausted (and s.n > 0). */
 struct slice arena_copy(struct arena *a, struct slice s);
 
-/* Drop all allocations but keep the oldest block for the next use. */
+/* Drop all allocations but keep the oldest block for the next use, unless one huge allocation made
+ * it larger than 64 KiB. */
 void arena_reset(struct arena *a);
 
 void arena_fini(struct arena *a);

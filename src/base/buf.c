@@ -22,6 +22,9 @@ int buf_reserve_slow(struct buf *b, size_t more)
     size_t cap = b->cap ? b->cap : BUF_BYTES_MIN;
     while (cap < want)
         cap *= 2;
+    /* Never more than the ceiling, so that buf_reserve need not look at it. */
+    if (cap > max)
+        cap = max;
     char *p = realloc(b->p, cap);
     if (!p)
         return -ENOMEM;

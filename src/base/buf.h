@@ -45,6 +45,7 @@ WEIR_MUST_USE static inline int buf_add_slice(struct buf *b, struct slice s)
     return buf_add(b, s.p, s.n);
 }
 
+/* Takes one byte more than the text for its NUL, also from the ceiling. */
 WEIR_MUST_USE int buf_addf(struct buf *b, const char *fmt, ...) WEIR_PRINTF(2, 3);
 
 /* Drop the first `n` bytes (n <= b->n). */

@@ -71,9 +71,10 @@ static struct {
     pthread_cond_t work; /* the writer waits here; monotonic clock */
     pthread_cond_t idle; /* who waits for the end of `busy` or of the writing; monotonic clock */
     pthread_t writer;
-    bool running; /* lines go to the writer */
-    bool asleep;  /* the writer waits for the first line */
-    bool busy;    /* the writer uses descriptors without the lock */
+    bool running;   /* lines go to the writer */
+    bool asleep;    /* the writer waits for the first line */
+    bool busy;      /* the writer uses descriptors without the lock */
+    bool hands_off; /* the writer may not become busy; who set it holds `control` */
     bool stopping;
     bool lost;       /* the writer hung in a write when it was to stop; lines are dropped */
     int64_t stop_ns; /* when it gives up, once stopping */
@@ -116,6 +117,7 @@ static void after_fork_child(void)
         g_log.sinks[i]->dropped = 0;
     }
     g_log.running = g_log.asleep = g_log.busy = g_log.stopping = g_log.lost = false;
+    g_log.hands_off = false;
     /* Their waiters do not exist here. */
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -405,6 +407,8 @@ static void *writer_main(void *arg)
             pthread_mutex_unlock(&g_log.lock);
             tell(&loss);
             pthread_mutex_lock(&g_log.lock);
+        } else if (g_log.hands_off) {
+            pthread_cond_wait(&g_log.idle, &g_log.lock);
         } else if (take_pending_locked()) {
             write_round_locked();
         } else if (g_log.stopping) {
@@ -421,14 +425,22 @@ static void *writer_main(void *arg)
     return NULL;
 }
 
-/* Wait until the writer is not using descriptors. False: it hangs. */
-static bool wait_not_busy_locked(int64_t until_ns)
+/* Keep the writer from descriptors until hands_on_locked. False: it hangs in a write. */
+static bool hands_off_locked(void)
 {
-    struct timespec until = timespec_of(until_ns);
+    struct timespec until = timespec_of(clock_mono_ns() + (int64_t)LOG_STOP_MS * 1000000);
+    /* The flag, since a writer with a full sink is hardly ever not busy. */
+    g_log.hands_off = true;
     while (g_log.busy)
         if (pthread_cond_timedwait(&g_log.idle, &g_log.lock, &until) == ETIMEDOUT)
-            return !g_log.busy;
-    return true;
+            break;
+    return !g_log.busy;
+}
+
+static void hands_on_locked(void)
+{
+    g_log.hands_off = false;
+    pthread_cond_broadcast(&g_log.idle);
 }
 
 /* ---- opening and closing ---- */
@@ -537,16 +549,14 @@ void log_sink_close(struct log_sink **sp)
     pthread_mutex_lock(&g_log.lock);
     if (g_log.errors == s)
         g_log.errors = NULL;
-    int64_t until_ns = clock_mono_ns() + (int64_t)LOG_STOP_MS * 1000000;
-    struct timespec until = timespec_of(until_ns);
+    struct timespec until = timespec_of(clock_mono_ns() + (int64_t)LOG_STOP_MS * 1000000);
     /* `busy` first: `out` is the writer's meanwhile. */
     while (g_log.running && (g_log.busy || s->pending.n || s->out.n)) {
         pthread_cond_signal(&g_log.work);
         if (pthread_cond_timedwait(&g_log.idle, &g_log.lock, &until) == ETIMEDOUT)
             break;
     }
-    /* Some more time for the writer to come back from poll. */
-    bool free_it = wait_not_busy_locked(until_ns + (int64_t)LOG_STOP_MS * 1000000);
+    bool free_it = hands_off_locked();
     uint64_t dropped = s->dropped;
     if (free_it && s->out.n)
         dropped += count_lines(s->out.p + s->out_off, s->out.n - s->out_off);
@@ -557,6 +567,7 @@ void log_sink_close(struct log_sink **sp)
         i++;
     if (i < g_log.n_sinks)
         g_log.sinks[i] = g_log.sinks[--g_log.n_sinks];
+    hands_on_locked();
     pthread_mutex_unlock(&g_log.lock);
     control_unlock();
     struct loss loss;
@@ -574,7 +585,7 @@ static int reopen_one(struct log_sink *s, struct err *e)
     if (fd < 0)
         return -1;
     pthread_mutex_lock(&g_log.lock);
-    bool free_now = wait_not_busy_locked(clock_mono_ns() + (int64_t)LOG_STOP_MS * 1000000);
+    bool free_now = hands_off_locked();
     int old = -1;
     if (free_now) {
         old = s->fd;
@@ -582,6 +593,7 @@ static int reopen_one(struct log_sink *s, struct err *e)
         s->kind = kind_of(fd, true);
         s->torn = s->full = false;
     }
+    hands_on_locked();
     pthread_mutex_unlock(&g_log.lock);
     close(free_now ? old : fd);
     return free_now ? 0 : err_set(e, "cannot reopen the log file %s: a write to it hangs", s->path);

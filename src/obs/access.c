@@ -484,7 +484,7 @@ static struct slice percent_decode(char *out, struct slice s)
             v[k] = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
         }
         bool escape = v[0] >= 0 && v[1] >= 0;
-        out[n++] = escape ? (char)(v[0] << 4 | v[1]) : s.p[i];
+        out[n++] = (char)(escape ? v[0] << 4 | v[1] : s.p[i]);
         i += escape ? 2 : 0;
     }
     return slice_of(out, n);

@@ -10,9 +10,9 @@
  *   %({NAME}e)s environ: REMOTE_ADDR REMOTE_PORT REQUEST_METHOD PATH_INFO QUERY_STRING REQUEST_URI
  *               RAW_URI SERVER_PROTOCOL CONTENT_TYPE CONTENT_LENGTH HTTP_*; others are "-"
  * and our own: %(request_id)s %(queue_us)s %(app_us)s %(close_reason)s %(remote_port)s
- *   %(target)s (as sent) %(time_utc)s (ISO 8601, ms). A width, "-" and a precision work as in
- * Python
- *   (%(m)-7s, %(a).40s), "d" in place of "s" for numbers (%(D)08d), and %% is a percent sign.
+ *   %(target)s (as sent) %(time_utc)s (ISO 8601, ms)
+ * A width, "-" and a precision work as in Python (%(m)-7s, %(a).40s), as do "d" in place of "s" for
+ * numbers (%(D)08d) and %% for a percent sign.
  *
  * What a client sent is escaped (base/escape.h), so that a line is always one line and no value can
  * close its quotes; a value above 8 KiB is cut and ends in "...". The keys of JSON: docs/logs.md.
