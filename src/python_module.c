@@ -7,12 +7,11 @@
  *   parse(argv, dialect, env) -> dict     read a command line
  *   config(dialect, pairs, fds) -> Config settings from keywords
  *   Server(app, config)                   .listen() .addresses .run(own_signals) .close() .report(text)
- *   log(level, text)                      a line in the error log
  *
  * Signals: the main thread waits in Server.run and is the only one that gets any. With own_signals the
  * handlers are Weir's: TERM and INT drain, a second one ends at once, USR1 opens the logs again.
- * Otherwise (serve() inside somebody's program) Python's handlers stay, and what they raise ends the
- * run; TERM is taken only where the program left it at its default.
+ * Otherwise (serve() inside somebody's program) handlers that the program has set stay, and what they
+ * raise ends the run.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -187,6 +186,22 @@ static char **texts_of(PyObject *list, PyObject *env)
     return out;
 }
 
+/* What --env-file adds, as a dict. */
+static PyObject *env_added(const struct conf *c)
+{
+    PyObject *out = PyDict_New(); /* new */
+    struct conf_env_list list = conf_env_added(c);
+    for (unsigned i = 0; out && i < list.n; i++) {
+        PyObject *name = PyUnicode_DecodeFSDefault(list.items[i].name);   /* new */
+        PyObject *value = PyUnicode_DecodeFSDefault(list.items[i].value); /* new */
+        if (!name || !value || PyDict_SetItem(out, name, value))
+            Py_CLEAR(out);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    return out;
+}
+
 static PyObject *core_parse(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -201,31 +216,36 @@ static PyObject *core_parse(PyObject *self, PyObject *args)
     if (!environ_)
         goto out;
 
+    char *said = NULL, *printed = NULL; /* malloc'ed by the streams */
+    size_t said_n = 0, printed_n = 0;
+    FILE *err_stream = open_memstream(&said, &said_n);
+    FILE *out_stream = open_memstream(&printed, &printed_n);
+    if (!err_stream || !out_stream) {
+        PyErr_NoMemory();
+        goto out; /* the process is about to end */
+    }
     struct err e = {{0}};
     enum conf_action action = CONF_RUN;
     int status = 0;
     static const char *const ACTIONS[] = {"run", "exit", "check", "print"};
-    const char *message = "";
-    int rc = conf_command_line(&o->conf, (int)PyList_GET_SIZE(argv_list), argv, stdout, stderr,
-                               &action, &status, &e);
-    if (!rc && action != CONF_EXIT) {
-        status = o->conf.dialect == CONF_WAITRESS ? 1 : 2;
-        rc = conf_environment(&o->conf, environ_, &e);
-        if (!rc)
-            rc = conf_finish(&o->conf, &e);
-        if (!rc)
-            status = 0;
-    }
-    if (rc) {
+    if (conf_load(&o->conf, (int)PyList_GET_SIZE(argv_list), argv, environ_, out_stream, &action,
+                  &status, &e)) {
         action = CONF_EXIT;
-        message = e.text;
+        conf_complain(&o->conf, argv[0], &e, err_stream);
+    } else {
+        conf_notes(&o->conf, err_stream);
+        if (action == CONF_PRINT)
+            conf_print(&o->conf, out_stream);
     }
-    if (action == CONF_PRINT)
-        conf_print(&o->conf, stdout);
-    fflush(stdout);
-    fflush(stderr);
-    result = Py_BuildValue("{s:s,s:i,s:N,s:O}", "action", ACTIONS[action], "status", status,
-                           "message", PyUnicode_DecodeFSDefault(message), "config", (PyObject *)o);
+    fclose(err_stream);
+    fclose(out_stream);
+    result = Py_BuildValue("{s:s,s:i,s:N,s:N,s:N,s:O}", "action", ACTIONS[action], "status", status,
+                           "message", PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n),
+                           "output", PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
+                           "environ", env_added(&o->conf), "config",
+                           action == CONF_EXIT ? Py_None : (PyObject *)o);
+    free(said);
+    free(printed);
 out:
     free_texts(argv);
     free_texts(environ_);
@@ -281,6 +301,7 @@ struct server_object {
     struct server *server;        /* owned; NULL once closed or abandoned */
     struct log_sink *errors;      /* owned */
     bool listening, running;
+    unsigned left;                /* threads still inside the application after run() */
 };
 
 static void on_wsgi_log(int level, uint64_t request, const char *text)
@@ -388,16 +409,34 @@ struct signals {
     bool taken[N_SIGNALS];
 };
 
+/* Is Ctrl-C still Python's KeyboardInterrupt? */
+static bool interrupt_is_default(void)
+{
+    PyObject *module = PyImport_ImportModule("signal"); /* new */
+    PyObject *now = module ? PyObject_CallMethod(module, "getsignal", "i", SIGINT) : NULL; /* new */
+    PyObject *def = now ? PyObject_GetAttrString(module, "default_int_handler") : NULL;    /* new */
+    bool same = def && now == def;
+    Py_XDECREF(def);
+    Py_XDECREF(now);
+    Py_XDECREF(module);
+    PyErr_Clear();
+    return same;
+}
+
 static void signals_take(struct signals *s, bool own)
 {
+    bool interrupt = interrupt_is_default();
     for (int i = 0; i < N_SIGNALS; i++) {
         struct sigaction now = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
         sigemptyset(&now.sa_mask);
         s->taken[i] = false;
         if (sigaction(SIGNALS[i], NULL, &s->old[i]))
             continue;
-        bool free_to_take = own ? SIGNALS[i] != SIGQUIT || s->old[i].sa_handler == SIG_DFL
-                                : SIGNALS[i] == SIGTERM && s->old[i].sa_handler == SIG_DFL;
+        bool free_to_take = own || s->old[i].sa_handler == SIG_DFL;
+        if (SIGNALS[i] == SIGINT)
+            free_to_take = own || interrupt;
+        else if (!own && SIGNALS[i] == SIGUSR1)
+            free_to_take = false;
         if (free_to_take)
             s->taken[i] = sigaction(SIGNALS[i], &now, NULL) == 0;
     }
@@ -466,7 +505,8 @@ static void log_ready(const struct server_object *o)
                  (long long)c->threads.min, (long long)c->threads.max, (int)getpid());
 }
 
-/* run(own_signals) -> int: 0 drained, 1 ended with work cut. Threads may be left inside the application: see `left`. */
+/* run(own_signals) -> int: 0 drained, 1 ended with work cut. Threads may be left inside the
+ * application, see `left`. */
 static PyObject *server_run(PyObject *self, PyObject *args)
 {
     struct server_object *o = (struct server_object *)self;
@@ -507,6 +547,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     if (main_thread)
         signals_give_back(&signals);
+    o->left = inside;
     bool cut = inside > 0 || atomic_load(&o->server->cancelled);
     if (inside)
         log_line(LOG_WARNING, 0, "stopped; %u requests were still inside the application", inside);
@@ -520,11 +561,6 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     log_stop();
     Py_END_ALLOW_THREADS
-    if (inside && own) {
-        /* Finalising the interpreter under threads that are inside C code is not safe. */
-        fflush(NULL);
-        _exit(1);
-    }
     if (rc)
         return NULL;
     return PyLong_FromLong(cut);
@@ -575,7 +611,7 @@ static void server_dealloc(PyObject *self)
     struct server_object *o = (struct server_object *)self;
     if (o->server && !o->running)
         server_free(&o->server);
-    if (o->app)
+    if (o->app && !o->left)
         wsgi_app_free(&o->app);
     log_setup(NULL, LOG_INFO, false);
     if (o->errors)
@@ -597,7 +633,14 @@ static PyMethodDef server_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *server_left(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(((struct server_object *)self)->left);
+}
+
 static PyGetSetDef server_getset[] = {
+    {"left", server_left, NULL, "threads still inside the application when run() returned", NULL},
     {"addresses", server_addresses, NULL, "URLs of the bound addresses", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -25,6 +25,8 @@ static const size_t H1_AHEAD_BYTES = 64 * 1024;
 static const size_t H1_UNSENT_BYTES = 256 * 1024;
 /* How long to wait for the client's FIN after ours; it keeps sending what will not be read. */
 static const uint64_t H1_LINGER_MS = 2000;
+/* The largest output buffer kept for the next answer. */
+static const size_t H1_SPARE_BYTES = 64 * 1024;
 /* How often to look at clients whose FIN came while their request is in work. */
 static const uint64_t H1_LIMBO_MS = 100;
 
@@ -250,7 +252,7 @@ static size_t read_body(struct h1_conn *hc, const char *p, size_t n, bool *more)
         hc->state = H1_BUSY;
         conn_disarm(&hc->conn);
         s->up->body_end(hc);
-    } else {
+    } else if (!hc->body_paused) {
         conn_arm(&hc->conn, H1_L_BODY);
     }
     return used;
@@ -344,8 +346,31 @@ static void note_write(struct h1_conn *hc)
     conn_want_flush(&hc->conn);
 }
 
+/* Idle connections keep no output buffer; the one given up last serves the next answer. */
+static void out_borrow(struct h1_conn *hc)
+{
+    struct h1_server *s = server_of(hc);
+    if (!hc->conn.out.cap) {
+        hc->conn.out = s->spare_out;
+        s->spare_out = (struct buf){0};
+    }
+}
+
+static void out_give_back(struct h1_conn *hc)
+{
+    struct h1_server *s = server_of(hc);
+    struct buf *out = &hc->conn.out;
+    if (!s->spare_out.cap && out->cap && out->cap <= H1_SPARE_BYTES) {
+        s->spare_out = *out;
+        *out = (struct buf){0};
+    } else {
+        buf_clear(out, 0);
+    }
+}
+
 int h1_write(struct h1_conn *hc, const char *p, size_t n)
 {
+    out_borrow(hc);
     int rc = buf_add(&hc->conn.out, p, n);
     note_write(hc);
     return rc;
@@ -355,6 +380,7 @@ int h1_write_buf(struct h1_conn *hc, struct buf *b)
 {
     /* Below 4 KiB a copy is cheaper than giving up a warm buffer. */
     if (hc->conn.out.n || b->n < 4096) {
+        out_borrow(hc);
         int rc = buf_add(&hc->conn.out, b->p, b->n);
         b->n = 0;
         note_write(hc);
@@ -425,7 +451,7 @@ static void on_drained(struct conn *c)
     if (hc->state == H1_BUSY && hc->user && c->eof && server_of(hc)->detect_gone)
         conn_arm(c, H1_L_LIMBO);
     if (hc->state == H1_IDLE && conn_is_drained(c))
-        buf_clear(&c->out, 0); /* an idle connection keeps no buffer */
+        out_give_back(hc);
 }
 
 /* Send the interim response that makes a closed peer answer with a reset. */
@@ -584,6 +610,7 @@ int h1_server_init(struct h1_server *s, struct loop *loop, const struct h1_up *u
 void h1_server_fini(struct h1_server *s)
 {
     conn_pool_fini(&s->pool);
+    buf_fini(&s->spare_out);
     free(s->fields);
     s->fields = NULL;
 }

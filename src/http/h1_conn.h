@@ -70,6 +70,7 @@ struct h1_server {
     uint64_t keep_alive_ms;
     struct counters *counters;
     struct list all; /* every connection */
+    struct buf spare_out; /* an empty buffer for the next answer */
     bool draining;
     bool detect_gone; /* look for clients that left while their request is in work */
     bool log_socket_errors;

@@ -201,9 +201,8 @@ static int open_fd(struct listen_set *set, const struct listen_spec *s, struct e
     if (!listening && listen(s->fd, s->backlog))
         return err_set(e, "cannot listen on %s: descriptor %d is not a bound stream socket: %s",
                        s->text, s->fd, strerror(errno));
-    int fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
-    if (fd < 0)
-        return err_set(e, "cannot listen on %s: %s", s->text, strerror(errno));
+    int fd = s->fd;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     struct listener *l = add(set, fd, e);
     if (!l)

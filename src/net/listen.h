@@ -3,7 +3,7 @@
  *
  * Unix sockets: a stale socket file is replaced only when nobody answers on it; the file is
  * removed on close when this process made it. Abstract names ("@name") leave no file.
- * fd://N and systemd's LISTEN_FDS are used as they are.
+ * fd://N and systemd's LISTEN_FDS are taken over: closed with the set.
  *
  * Errors:  -1 and one sentence naming address, cause and cure.
  * Threads: listen_open before the loop runs; the rest leader only.

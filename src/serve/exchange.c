@@ -255,6 +255,13 @@ static void fill_peer(struct exchange *x, const struct h1_conn *hc)
         snprintf(p->server_port, sizeof p->server_port, "%s", hc->listener->port);
         p->is_unix = hc->listener->is_unix;
     }
+    /* An exchange that serves the same client again has its texts already. */
+    uint64_t key = 0;
+    if (hc->peer_family == AF_INET)
+        key = (uint64_t)1 << 63 | (uint64_t)hc->peer.v4.s_addr << 16 | hc->peer_port;
+    if (key && key == x->peer_key)
+        return;
+    x->peer_key = key;
     switch (hc->peer_family) {
     case AF_INET:
         ipv4_text(p->remote_addr, hc->peer.v4);
@@ -476,11 +483,12 @@ static void on_body_bad(struct h1_conn *hc, const struct h1_error *why)
 
 /* ---- C handlers ---- */
 
-static bool path_is(const struct req *r, const char *prefix, const char *rest)
+/* Is the path `rest` below the internal prefix? */
+static bool path_is(const struct server *s, const struct req *r, struct slice rest)
 {
-    size_t n = strlen(prefix), m = strlen(rest);
-    return r->path.n == n + m && memcmp(r->path.p, prefix, n) == 0 &&
-           memcmp(r->path.p + n, rest, m) == 0;
+    struct slice prefix = s->internal;
+    return prefix.n && r->path.n == prefix.n + rest.n && slice_starts(r->path, prefix) &&
+           memcmp(r->path.p + prefix.n, rest.p, rest.n) == 0;
 }
 
 static void ping(struct call *c)
@@ -500,8 +508,7 @@ static void ping(struct call *c)
 
 static bool native(struct exchange *x)
 {
-    const char *prefix = x->server->conf->internal_path;
-    if (*prefix && path_is(&x->req, prefix, "ping")) {
+    if (path_is(x->server, &x->req, SLICE("ping"))) {
         ping(&x->call);
         return true;
     }

@@ -52,6 +52,7 @@ struct exchange {
     struct body body;
     struct call_peer peer;
     struct listener *peer_of;  /* whose server_addr stands in `peer` */
+    uint64_t peer_key;         /* whose remote_addr and port (IPv4) stand in `peer`; 0 = nobody's */
     struct proxy_facts facts;
     _Atomic bool flushed;      /* set by the executor: call_flush was used */
     _Atomic bool started;      /* set by the executor: the run has begun */

@@ -255,6 +255,7 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
         return err_set(e, "out of memory");
     s->conf = conf;
     s->app = app;
+    s->internal = slice_str(conf->internal_path);
     s->done_fd = -1;
     s->listeners.spare_fd = -1;
     s->listeners.arg = s;

@@ -40,6 +40,7 @@ struct server {
     struct lead *lead;
     struct access_log *access; /* owned; NULL = none */
 
+    struct slice internal;     /* prefix of Weir's own answers; empty: none */
     struct proxy_set trusted;  /* front-ends whose headers count */
     struct proxy_set proxy_from;
     struct proxy_rules rules;
