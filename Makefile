@@ -21,9 +21,8 @@ deps-test: ## install what the tests need too
 deps-bench: ## install what the benches need too
 	@tools/deps run test bench
 
-# Meson's setup, once per build folder: $(call setup,folder,options)
-setup = test -f $(1)/build.ninja || CC=$(or $(3),cc) meson setup $(1) --native-file tools/python.ini $(2) >$(1).setup.log 2>&1 \
-	|| { cat $(1).setup.log; exit 1; }; rm -f $(1).setup.log
+# Meson's setup, once per build folder and again when files came or went: $(call setup,folder,options,compiler)
+setup = CC=$(or $(3),cc) tools/setup $(1) $(2)
 
 .PHONY: build debug
 build: ## build build/weir and the Python package beside it (optimised)
