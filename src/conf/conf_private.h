@@ -109,8 +109,15 @@ static inline const struct conf_mark *conf_mark(const struct conf *c, enum conf_
 {
     return &conf_priv(c)->marks[id];
 }
+/* Errors quote what was typed: when rc is not 0, make the text safe for one line of a terminal.
+ * Returns rc. */
+int conf_plain_error(int rc, struct err *e);
+
+/* ---- check.c ---- */
 /* Is `text` MODULE:ATTRIBUTE? Otherwise a sentence with the cure. */
 WEIR_MUST_USE int conf_app_check(const char *text, struct err *e);
+/* Can the folder of --chdir be entered? Only where a program starts: serve() changes no folder. */
+WEIR_MUST_USE int conf_chdir_check(const struct conf *c, struct err *e);
 
 /* ---- bind.c ---- */
 struct conf_bind_rules {
