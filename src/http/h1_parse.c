@@ -394,42 +394,41 @@ WEIR_COLD static bool version(const char *p, const char *end, struct req *req,
 }
 
 /*
- * Read the request line at `p`. Returns the start of the next line, or NULL: the line is
- * malformed, or goes beyond `end`. The two are told apart by scan(), which calls this only
- * when the line is whole; then *error is right.
+ * Read the request line at `p`. The last byte before `end` is an LF: no class of bytes above holds
+ * it, so the loops need not look for the end. Returns the start of the next line, or NULL when the
+ * line is malformed or not whole. The two are told apart by scan(), which calls this only with
+ * whole lines; then *error is right.
  */
-static const char *request_line(const char *p, const char *end, struct req *req,
-                                struct h1_error *error)
+static inline __attribute__((always_inline)) const char *
+request_line(const char *p, const char *end, struct req *req, struct h1_error *error)
 {
     const char *start = p;
     if (end - p >= 4 && memcmp(p, "GET ", 4) == 0)
         p += 3;
-    while (p < end && (cls_of(*p) & CLS_TOKEN))
+    while (cls_of(*p) & CLS_TOKEN)
         p++;
-    if (p == end || p == start || *p != ' ')
+    if (p == start || *p != ' ')
         return refuse_line(error, 400,
                            "The request line does not start with a method and a space.");
     req->method = slice_of(start, (size_t)(p - start));
 
-    const char *target = ++p, *path_end, *query = NULL, *query_end = NULL;
-    while (p < end && (cls_of(*p) & CLS_TARGET))
+    const char *target = ++p;
+    while (cls_of(*p) & CLS_TARGET)
         p++;
-    path_end = p;
-    if (p < end && *p == '?') {
-        query = ++p;
-        while (p < end && ((cls_of(*p) & CLS_TARGET) || *p == '?'))
+    req->path = slice_of(target, (size_t)(p - target));
+    if (*p == '?') {
+        const char *query = ++p;
+        while ((cls_of(*p) & CLS_TARGET) || *p == '?')
             p++;
-        query_end = p;
+        req->query = slice_of(query, (size_t)(p - query));
     }
-    if (p < end && *p == '#') /* the fragment is no part of a target; the peers cut it off too */
-        while (p < end && ((cls_of(*p) & CLS_TARGET) || *p == '?' || *p == '#'))
+    if (*p == '#') /* the fragment is no part of a target; the peers cut it off too */
+        while ((cls_of(*p) & CLS_TARGET) || *p == '?' || *p == '#')
             p++;
-    if (p == end || p == target || *p != ' ')
+    if (p == target || *p != ' ')
         return refuse_line(
             error, 400, "The request line is not method, target and version with single spaces.");
     req->target = slice_of(target, (size_t)(p - target));
-    req->path = slice_of(target, (size_t)(path_end - target));
-    req->query = query ? slice_of(query, (size_t)(query_end - query)) : slice_of(NULL, 0);
 
     p++;
     if (WEIR_LIKELY(end - p >= 10 && memcmp(p, "HTTP/1.1\r\n", 10) == 0))
@@ -445,32 +444,30 @@ static const char *request_line(const char *p, const char *end, struct req *req,
 
 /* ---- field lines: RFC 9112 §5 ---- */
 
-/* Read the field line at `p` into *f; returns as request_line does. */
-static inline const char *field_line(const char *p, const char *end, struct field *f,
-                                     struct h1_error *error)
+/* Read the field line at `p` into *f; arguments and result as of request_line. */
+static inline __attribute__((always_inline)) const char *
+field_line(const char *p, const char *end, struct field *f, struct h1_error *error)
 {
     const char *start = p;
-    while (p < end && (cls_of(*p) & CLS_NAME))
+    while (cls_of(*p) & CLS_NAME)
         p++;
     /* CGI names know no dash, so X_Forwarded_For would pass for X-Forwarded-For. */
-    f->dropped = p < end && *p == '_';
+    f->dropped = *p == '_';
     if (WEIR_UNLIKELY(f->dropped))
-        while (p < end && (cls_of(*p) & CLS_TOKEN))
+        while (cls_of(*p) & CLS_TOKEN)
             p++;
-    if (p == end || p == start || *p != ':')
+    if (p == start || *p != ':')
         return refuse_line(error, 400, "A field line does not start with a name and a colon.");
     size_t name_bytes = (size_t)(p - start);
     f->name = slice_of(start, name_bytes);
     f->id = identify(start, name_bytes);
 
     p++;
-    if (p < end && *p == ' ')
-        p++;
-    while (p < end && WEIR_UNLIKELY(is_ows(*p)))
+    while (is_ows(*p))
         p++;
     const char *value = p;
     p = value_end(p, end);
-    if (end - p < 2 || p[0] != '\r' || p[1] != '\n')
+    if (p[0] != '\r' || p[1] != '\n')
         return refuse_line(error, 400, "A field value contains a control character.");
     const char *value_stop = p;
     while (value_stop > value && is_ows(value_stop[-1]))
@@ -741,6 +738,12 @@ static inline enum h1_verdict parse(const char *p, const char *end, const struct
     const char *line = p;
 
     *req = (struct req){.scheme = {"http", 4}, .fields = fields};
+    if (end[-1] != '\n') { /* content or half a line follows; see request_line */
+        const char *lf = memrchr(p, '\n', (size_t)(end - p));
+        if (!lf)
+            return H1_MORE;
+        end = lf + 1;
+    }
     p = request_line(p, end, req, error);
     if (!p || (size_t)(p - line) - 2 > line_max(limits->line_bytes))
         return H1_MORE;
@@ -758,7 +761,7 @@ static inline enum h1_verdict parse(const char *p, const char *end, const struct
         note(&facts, f);
         n++;
     }
-    if (end - p < 2 || p[1] != '\n')
+    if (p == end || p[1] != '\n')
         return H1_MORE;
     *used = p + 2;
     req->n_fields = n;
