@@ -93,14 +93,15 @@ def load_all(folder=HERE):
 
 
 def write_seeds(folder):
-    """Heads as they are; of chunked bodies the part behind the head."""
+    """Heads, and of chunked bodies the part behind the head, behind the fuzzers' own first bytes."""
     for case in load_all():
         if len(case.data) > 4096:
             continue
-        seeds = [('h1_head', case.data)]
+        limits = 16 if case.limits.get('lax') else 0
+        seeds = [('h1_head', bytes([limits, 128]) + case.data)]
         head, gap, body = case.data.partition(b'\r\n\r\n')
         if gap and body and case.file == 'chunked.wire':
-            seeds.append(('chunked', body))
+            seeds.append(('chunked', b'\x80' + body))
         for target, data in seeds:
             path = folder / target / hashlib.sha1(data).hexdigest()[:16]
             path.parent.mkdir(parents=True, exist_ok=True)
