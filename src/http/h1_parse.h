@@ -25,10 +25,10 @@ struct h1_error {
 
 struct h1_limits {
     size_t line_bytes;  /* request line without CRLF; more is 414; 0 = only head_bytes */
-    size_t head_bytes;  /* request line and fields with their line ends; more is 431 (414 when
-                           the request line alone is longer) */
+    size_t head_bytes;  /* request line, fields and the empty line, with all line ends; more is 431
+                           (414 when the request line alone is longer); 0 = no limit here */
     unsigned fields;    /* number of field lines; more is 431 */
-    size_t field_bytes; /* one field line; more is 431; 0 = only head_bytes */
+    size_t field_bytes; /* one field line without CRLF; more is 431; 0 = only head_bytes */
     bool lax_host;      /* serve HTTP/1.1 without Host, and odd Host values, as the peers do; still
                            refuse repeated Host */
 };
@@ -43,9 +43,11 @@ enum h1_verdict {
  * Look at the first `n` bytes of a connection's unread input.
  *
  * Empty lines (CRLF) before the request line are skipped and count as used (RFC 9112
- * §2.2). `*seen` (0 at the start of a head) remembers how much was searched, so that
- * bytes that dribble in cost O(n) together. `fields` has room for limits->fields.
+ * §2.2); they do not count for limits. `*seen` (0 at the start of a head) remembers how much was
+ * searched, so that bytes that dribble in cost O(n) together. `fields` has room for limits->fields.
  * On H1_DONE *req is complete (its `fields` set to the array) and *used is the head's length.
+ * *error means something on H1_BAD alone. The outcome depends on the bytes, not on how they were
+ * cut into calls. Fields whose name holds an underscore are marked `dropped`.
  */
 WEIR_MUST_USE enum h1_verdict h1_head(const char *p, size_t n, size_t *seen,
                                       const struct h1_limits *limits, struct field *fields,

@@ -77,7 +77,7 @@ struct req {
     uint64_t content_length; /* meaningful with REQ_BODY_LENGTH; 0 otherwise */
     bool has_content_length; /* the field was sent (it may say 0) */
     bool keep_alive;         /* the client allows another request on this connection */
-    bool expect_continue;    /* Expect: 100-continue of an HTTP/1.1 client */
+    bool expect_continue;    /* Expect: 100-continue of an HTTP/1.1 client that announced content */
 };
 
 #endif
