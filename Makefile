@@ -27,10 +27,10 @@ setup = CC=$(or $(3),cc) tools/setup $(1) $(2)
 .PHONY: build debug
 build: ## build build/weir and the Python package beside it (optimised)
 	@$(call setup,$(BUILD),)
-	@ninja -C $(BUILD) --quiet
+	@ninja -C $(BUILD) --quiet server
 debug: ## the same with ASan and UBSan, in build-asan
 	@$(call setup,build-asan,--buildtype=debug -Doptimization=1 -Db_sanitize=address$(comma)undefined -Db_lundef=false)
-	@ninja -C build-asan --quiet
+	@ninja -C build-asan --quiet server
 comma := ,
 
 # ---- using it ----

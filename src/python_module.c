@@ -289,6 +289,8 @@ static PyObject *core_config(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, e.text);
         Py_CLEAR(o);
     }
+    if (o)
+        conf_notes(&o->conf, stderr);
     return (PyObject *)o;
 }
 
@@ -457,12 +459,24 @@ static void signals_give_back(const struct signals *s)
 static int wait_stopped(struct server *s, bool main_thread, int *stops)
 {
     PyObject *type = NULL, *value = NULL, *trace = NULL; /* owned, once raised */
+    /* A signal that comes between the look at what Python noted and the poll must end the poll: so
+     * signals get through only inside ppoll. */
+    sigset_t all, usual;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, main_thread ? &all : NULL, &usual);
     for (bool over = false; !over;) {
         struct pollfd fds[2] = {{.fd = s->done_fd, .events = POLLIN},
                                 {.fd = main_thread ? g_signal_fd : -1, .events = POLLIN}};
         int n;
+        if (main_thread && PyErr_CheckSignals()) {
+            if (!type)
+                PyErr_Fetch(&type, &value, &trace);
+            else
+                PyErr_Clear();
+            server_stop(s, ++*stops > 1 ? SERVER_NOW : SERVER_DRAIN);
+        }
         Py_BEGIN_ALLOW_THREADS
-        n = poll(fds, 2, -1);
+        n = ppoll(fds, 2, NULL, &usual);
         Py_END_ALLOW_THREADS
         if (n > 0 && fds[0].revents)
             over = true;
@@ -480,14 +494,8 @@ static int wait_stopped(struct server *s, bool main_thread, int *stops)
                     server_stop(s, ++*stops > 1 ? SERVER_NOW : SERVER_DRAIN);
             }
         }
-        if (main_thread && PyErr_CheckSignals()) {
-            if (!type)
-                PyErr_Fetch(&type, &value, &trace);
-            else
-                PyErr_Clear();
-            server_stop(s, ++*stops > 1 ? SERVER_NOW : SERVER_DRAIN);
-        }
     }
+    pthread_sigmask(SIG_SETMASK, &usual, NULL);
     if (type) {
         PyErr_Restore(type, value, trace);
         return -1;
@@ -499,10 +507,14 @@ static void log_ready(const struct server_object *o)
 {
     const struct conf *c = &o->config->conf;
     const struct server *s = o->server;
-    for (unsigned i = 0; i < s->listeners.n; i++)
-        log_line(LOG_INFO, 0, "weir %s serving %s on %s (threads %lld:%lld, pid %d)", WEIR_VERSION,
-                 *c->app ? c->app : "an application", s->listeners.items[i]->url,
-                 (long long)c->threads.min, (long long)c->threads.max, (int)getpid());
+    char urls[1024] = "";
+    size_t used = 0;
+    for (unsigned i = 0; i < s->listeners.n && used < sizeof urls; i++)
+        used += (size_t)snprintf(urls + used, sizeof urls - used, "%s%s", i ? ", " : "",
+                                 s->listeners.items[i]->url);
+    log_line(LOG_INFO, 0, "weir %s serving %s on %s (threads %lld:%lld, pid %d)", WEIR_VERSION,
+             *c->app ? c->app : "an application", urls, (long long)c->threads.min,
+             (long long)c->threads.max, (int)getpid());
 }
 
 /* run(own_signals) -> int: 0 drained, 1 ended with work cut. Threads may be left inside the

@@ -124,8 +124,8 @@ static int open_tcp(struct listen_set *set, const struct listen_spec *s, struct 
     }
     freeaddrinfo(found);
     if (failed == EADDRINUSE)
-        return err_set(e, "cannot listen on %s: another process uses this port; stop it or choose "
-                          "another port", s->text);
+        return err_set(e, "cannot listen on %s: address already in use: stop the process that "
+                          "has this port, or choose another", s->text);
     if (failed == EACCES)
         return err_set(e, "cannot listen on %s: ports below 1024 need privileges; choose a higher "
                           "one or grant CAP_NET_BIND_SERVICE", s->text);
@@ -223,16 +223,6 @@ int listen_open(struct listen_set *set, const struct listen_spec *spec, struct e
         return open_fd(set, spec, e);
     }
     return -1;
-}
-
-unsigned listen_systemd(void)
-{
-    const char *pid = getenv("LISTEN_PID");
-    const char *fds = getenv("LISTEN_FDS");
-    if (!pid || !fds || strtol(pid, NULL, 10) != getpid())
-        return 0;
-    long n = strtol(fds, NULL, 10);
-    return n > 0 && n < 64 ? (unsigned)n : 0;
 }
 
 static int spare_open(void)

@@ -64,9 +64,6 @@ struct listen_set {
 /* Open what `spec` names (a host name may give several listeners) and append to the set. */
 WEIR_MUST_USE int listen_open(struct listen_set *set, const struct listen_spec *spec,
                               struct err *e);
-/* Sockets passed by systemd (LISTEN_FDS, LISTEN_PID): how many, starting at 3. 0 = none. */
-unsigned listen_systemd(void);
-
 /* Leader (or before the first turn): begin to accept. */
 WEIR_MUST_USE int listen_start(struct listen_set *set, struct loop *loop, struct err *e);
 void listen_pause(struct listen_set *set, bool paused);

@@ -296,20 +296,17 @@ static int listen_bind(struct server *s, const struct conf_bind *b, struct err *
 
 int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e)
 {
-    unsigned systemd = n_fds ? 0 : listen_systemd();
-    for (unsigned i = 0; i < n_fds + systemd; i++) {
-        struct conf_bind b = {.kind = CONF_BIND_FD, .fd = n_fds ? fds[i] : 3 + (int)i};
+    for (unsigned i = 0; i < n_fds; i++) {
         char text[32];
-        snprintf(text, sizeof text, "fd://%d", b.fd);
-        b.text = text;
+        snprintf(text, sizeof text, "fd://%d", fds[i]);
+        struct conf_bind b = {.kind = CONF_BIND_FD, .fd = fds[i], .text = text};
         if (listen_bind(s, &b, e))
             return -1;
     }
     /* Sockets that were handed over take the place of addresses. */
-    if (!n_fds && !systemd)
-        for (unsigned i = 0; i < s->conf->n_binds; i++)
-            if (listen_bind(s, &s->conf->binds[i], e))
-                return -1;
+    for (unsigned i = 0; !n_fds && i < s->conf->n_binds; i++)
+        if (listen_bind(s, &s->conf->binds[i], e))
+            return -1;
     return 0;
 }
 
