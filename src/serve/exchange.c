@@ -717,6 +717,7 @@ static ssize_t op_body_read(struct call *c, void *p, size_t n)
         ask = was_full && x->intake_mem.n <= INTAKE_BYTES_MAX;
     } else if (x->intake == INTAKE_FAILED) {
         rc = x->intake_error;
+        c->keep_alive = false; /* what follows is no request: an answer that comes now says so */
     } else if (x->intake != INTAKE_OPEN) {
         rc = 0;
     } else if (stopped(x)) {
