@@ -42,10 +42,10 @@ static const unsigned char reply_token[256] = {
 
 static bool name_ok(struct slice s)
 {
+    unsigned ok = s.n > 0;
     for (size_t i = 0; i < s.n; i++)
-        if (!reply_token[(unsigned char)s.p[i]])
-            return false;
-    return s.n > 0;
+        ok &= reply_token[(unsigned char)s.p[i]];
+    return ok;
 }
 
 /* Does any of the eight bytes of `w` lie below 0x20 or equal 0x7f? May say yes for a tab, never
@@ -60,21 +60,37 @@ static bool word_suspect(uint64_t w)
 }
 
 /* RFC 9110 §5.5: no control characters but HTAB; bytes above 0x7f (obs-text) may stand. */
-static bool value_ok(struct slice s)
+static bool value_ok_slow(struct slice s)
 {
-    size_t i = 0;
-    for (; i + 8 <= s.n; i += 8) {
-        uint64_t w;
-        memcpy(&w, s.p + i, 8);
-        if (WEIR_UNLIKELY(word_suspect(w)))
-            break;
-    }
-    for (; i < s.n; i++) {
+    for (size_t i = 0; i < s.n; i++) {
         unsigned char b = (unsigned char)s.p[i];
-        if (WEIR_UNLIKELY((b < 0x20 && b != '\t') || b == 0x7f))
+        if ((b < 0x20 && b != '\t') || b == 0x7f)
             return false;
     }
     return true;
+}
+
+static bool value_ok(struct slice s)
+{
+    bool suspect;
+    if (s.n >= 8) {
+        /* Whole words, and the last eight bytes once more. */
+        uint64_t w;
+        memcpy(&w, s.p + s.n - 8, 8);
+        suspect = word_suspect(w);
+        for (size_t i = 0; i + 8 < s.n; i += 8) {
+            memcpy(&w, s.p + i, 8);
+            suspect |= word_suspect(w);
+        }
+    } else if (s.n >= 4) {
+        uint32_t low, high;
+        memcpy(&low, s.p, 4);
+        memcpy(&high, s.p + s.n - 4, 4);
+        suspect = word_suspect((uint64_t)high << 32 | low);
+    } else {
+        suspect = true;
+    }
+    return WEIR_LIKELY(!suspect) || value_ok_slow(s);
 }
 
 static char *put(char *p, const char *from, size_t n)
@@ -254,6 +270,36 @@ static bool length_parse(struct slice s, uint64_t *out)
     return true;
 }
 
+/*
+ * Is the token `p` the name `lower`, both of `n` bytes, without regard to case? Names are letters
+ * and hyphens, and the only token bytes that 0x20 turns into one of these are the same letters in
+ * capitals.
+ */
+static inline bool name_is(const char *p, const char *lower, size_t n)
+{
+    const uint64_t fold = 0x2020202020202020u;
+    uint64_t a, b;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&a, p + i, 8);
+        memcpy(&b, lower + i, 8);
+        if ((a | fold) != b)
+            return false;
+    }
+    if (n >= 8) {
+        memcpy(&a, p + n - 8, 8);
+        memcpy(&b, lower + n - 8, 8);
+        return (a | fold) == b;
+    }
+    for (; i < n; i++)
+        if ((p[i] | 0x20) != lower[i])
+            return false;
+    return true;
+}
+
+/* For a name whose length was compared already. */
+#define NAME_IS(name, lit) name_is((name).p, lit, sizeof(lit) - 1)
+
 enum field_kind { FIELD_PLAIN = 0, FIELD_NOTED, FIELD_REFUSED, FIELD_BAD_LENGTH };
 
 /* Names that mean something to the framing; the length of the name decides first. FIELD_NOTED: the
@@ -262,36 +308,36 @@ static enum field_kind field_look(struct call *c, struct slice name, struct slic
 {
     switch (name.n) {
     case 2:
-        return slice_ieq(name, SLICE("te")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "te") ? FIELD_REFUSED : FIELD_PLAIN;
     case 3:
-        if (slice_ieq(name, SLICE("via")))
+        if (NAME_IS(name, "via"))
             c->has_via = true;
         return FIELD_PLAIN;
     case 4:
-        if (slice_ieq(name, SLICE("date")))
+        if (NAME_IS(name, "date"))
             c->has_date = true;
         return FIELD_PLAIN;
     case 6:
-        if (slice_ieq(name, SLICE("server")))
+        if (NAME_IS(name, "server"))
             c->has_server = true;
         return FIELD_PLAIN;
     case 7:
-        if (slice_ieq(name, SLICE("upgrade")) || slice_ieq(name, SLICE("trailer")))
+        if (NAME_IS(name, "upgrade") || NAME_IS(name, "trailer"))
             return FIELD_REFUSED;
         return FIELD_PLAIN;
     case 8:
-        return slice_ieq(name, SLICE("trailers")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "trailers") ? FIELD_REFUSED : FIELD_PLAIN;
     case 10:
-        if (slice_ieq(name, SLICE("keep-alive")))
+        if (NAME_IS(name, "keep-alive"))
             return FIELD_REFUSED;
-        if (!slice_ieq(name, SLICE("connection")))
+        if (!NAME_IS(name, "connection"))
             return FIELD_PLAIN;
         if (!slice_ieq(slice_trim(value), SLICE("close")))
             return FIELD_REFUSED;
         c->close_wanted = true;
         return FIELD_NOTED;
     case 14: {
-        if (!slice_ieq(name, SLICE("content-length")))
+        if (!NAME_IS(name, "content-length"))
             return FIELD_PLAIN;
         uint64_t length;
         if (!length_parse(value, &length) || (c->has_length && c->length != length))
@@ -301,15 +347,15 @@ static enum field_kind field_look(struct call *c, struct slice name, struct slic
         return FIELD_NOTED;
     }
     case 16:
-        return slice_ieq(name, SLICE("proxy-connection")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "proxy-connection") ? FIELD_REFUSED : FIELD_PLAIN;
     case 17:
-        return slice_ieq(name, SLICE("transfer-encoding")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "transfer-encoding") ? FIELD_REFUSED : FIELD_PLAIN;
     case 18:
-        return slice_ieq(name, SLICE("proxy-authenticate")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "proxy-authenticate") ? FIELD_REFUSED : FIELD_PLAIN;
     case 19:
-        return slice_ieq(name, SLICE("proxy-authorization")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "proxy-authorization") ? FIELD_REFUSED : FIELD_PLAIN;
     case 25:
-        return slice_ieq(name, SLICE("proxy-authentication-info")) ? FIELD_REFUSED : FIELD_PLAIN;
+        return NAME_IS(name, "proxy-authentication-info") ? FIELD_REFUSED : FIELD_PLAIN;
     default:
         return FIELD_PLAIN;
     }

@@ -173,6 +173,13 @@ static int send_sequence(struct wsgi_run *run, PyObject *seq)
         /* A large item may wait for the client without the GIL, and the list may change meanwhile.
          */
         PyObject *item = PySequence_Fast_GET_ITEM(seq, i);
+        if (WEIR_LIKELY(PyBytes_Check(item) && total <= ROOM_BYTES_MAX && !run->streamed)) {
+            if (call_data(c, slice_of(PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item)))) {
+                PyErr_NoMemory();
+                return WSGI_FAILED;
+            }
+            continue;
+        }
         Py_INCREF(item);
         rc = wsgi_send_item(run, item, run->streamed);
         Py_DECREF(item);

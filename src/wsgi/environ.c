@@ -1,6 +1,10 @@
 /*
  * environ: struct call to the dict that the application gets.
  *
+ *   base       what is the same for all requests of a listener
+ *   template   a thread's copy of a base with the values of its last request: who asked, which
+ * host, which URL environ    a copy of the template with what is left: fields, body, request id
+ *
  * What is the same for all requests of a listener stands in a base dict that is copied (PyDict_Copy
  * of a compact dict is one allocation and a memcpy; building the dict anew costs 3,000 instructions
  * more). What may be absent (REMOTE_PORT, CONTENT_LENGTH, HTTP_…) is never in a base where it does
@@ -235,72 +239,17 @@ static struct slice host_name(struct slice host)
     return slice_of(host.p, colon ? (size_t)(colon - host.p) : host.n);
 }
 
-/* HTTP_HOST, and SERVER_NAME that follows it; the str of the last request are used again. */
-static int host_put(struct wsgi_run *run, PyObject *dict, struct slice host, bool name_too)
-{
-    struct wsgi_thread *t = run->t;
-    bool same =
-        t->last_host_str && host.n == t->last_host_n && memcmp(t->last_host, host.p, host.n) == 0;
-    PyObject *str, *name; /* new */
-    if (WEIR_LIKELY(same)) {
-        str = t->last_host_str;
-        name = t->last_name_str;
-        Py_INCREF(str);
-        Py_INCREF(name);
-    } else {
-        str = latin1(host);
-        name = latin1(host_name(host));
-        if (str && name && host.n && host.n <= sizeof t->last_host) {
-            memcpy(t->last_host, host.p, host.n);
-            t->last_host_n = (unsigned char)host.n;
-            Py_XDECREF(t->last_host_str);
-            Py_XDECREF(t->last_name_str);
-            Py_INCREF(str);
-            Py_INCREF(name);
-            t->last_host_str = str;
-            t->last_name_str = name;
-        }
-    }
-    int rc = str && name ? PyDict_SetItem(dict, W_KEY(http_host), str) : -1;
-    if (!rc && name_too && PyUnicode_GET_LENGTH(name))
-        rc = PyDict_SetItem(dict, W_KEY(server_name), name);
-    Py_XDECREF(str);
-    Py_XDECREF(name);
-    return rc;
-}
-
 static int fields_put(struct wsgi_run *run, PyObject *dict)
 {
     const struct req *r = run->c->req;
-    const struct proxy_facts *facts = run->c->proxy;
     bool whole = run->c->body->complete;
-    /* What a trusted front-end says goes before the target, and that before Host (RFC 9112 §3.2.2).
-     */
-    struct slice host = {0};
-    bool has_host = false;
-    if (facts && facts->host.n) {
-        host = facts->host;
-        has_host = true;
-    } else if (r->form == REQ_ABSOLUTE) {
-        host = r->host;
-        has_host = true;
-    }
-    bool forced = has_host;
     for (unsigned i = 0; i < r->n_fields; i++) {
         const struct field *f = &r->fields[i];
-        if (WEIR_UNLIKELY(f->dropped))
+        if (WEIR_UNLIKELY(f->dropped) || f->id == HDR_HOST) /* HTTP_HOST stands in the template */
             continue;
-        if (f->id == HDR_HOST) {
-            if (!forced) {
-                host = f->value;
-                has_host = true;
-            }
-        } else if (WEIR_UNLIKELY(field_put(run, dict, f, whole))) {
+        if (WEIR_UNLIKELY(field_put(run, dict, f, whole)))
             return -1;
-        }
     }
-    if (has_host && host_put(run, dict, host, !run->w->waitress))
-        return -1;
     if (r->framing == REQ_BODY_CHUNKED && whole)
         return put(dict, W_KEY(content_length),
                    PyUnicode_FromFormat("%llu", (unsigned long long)run->c->body->size));
@@ -368,86 +317,164 @@ static PyObject *path_str(const struct wsgi *w, struct slice path)
     return str;
 }
 
-static int line_put(struct wsgi_run *run, PyObject *dict)
+/* ---- the template ---- */
+
+/* Put `value` (taken; NULL with an exception is passed on) into the template, where it is not there
+ * already. */
+static int slot_put(struct environ_template *t, enum environ_slot slot, PyObject *key,
+                    PyObject *value)
 {
-    struct wsgi *w = run->w;
-    const struct req *r = run->c->req;
-    /* The base says GET and HTTP/1.1 and has an empty query. */
-    if (!slice_eq(r->method, SLICE("GET")) &&
-        put(dict, W_KEY(request_method), method_str(&w->environ, r->method)))
+    if (!value)
         return -1;
-    PyObject *raw = latin1(r->target); /* new */
-    if (!raw)
+    int rc = t->now[slot] == value ? 0 : PyDict_SetItem(t->dict, key, value);
+    if (rc) {
+        Py_DECREF(value);
         return -1;
-    int rc = PyDict_SetItem(dict, W_KEY(raw_uri), raw);
-    if (!rc)
-        rc = PyDict_SetItem(dict, W_KEY(request_uri), raw);
-    PyObject *path = path_str(w, r->path); /* new */
-    Py_DECREF(raw);
-    if (put(dict, W_KEY(path_info), path) || rc)
-        return -1;
-    if (r->query.n && put(dict, W_KEY(query_string), latin1(r->query)))
-        return -1;
-    if (r->minor == 0 && PyDict_SetItem(dict, W_KEY(server_protocol), w->environ.http_1_0))
-        return -1;
+    }
+    Py_XDECREF(t->now[slot]);
+    t->now[slot] = value;
     return 0;
 }
 
-/* ---- who asks, and whom ---- */
-
-static PyObject *addr_str(struct wsgi_thread *t, const char *addr)
+/* PATH_INFO, QUERY_STRING and both names of the raw target. */
+static int target_put(struct wsgi_run *run)
 {
-    if (!t->last_addr_str || strcmp(t->last_addr, addr) != 0) {
-        PyObject *str = latin1(slice_str(addr)); /* new */
-        if (!str)
-            return NULL;
-        Py_XDECREF(t->last_addr_str);
-        t->last_addr_str = str;
-        snprintf(t->last_addr, sizeof t->last_addr, "%s", addr);
+    struct environ_template *t = &run->t->last;
+    const struct req *r = run->c->req;
+    bool known = r->form == REQ_ORIGIN && r->target.n <= sizeof t->target;
+    if (known && r->target.n == t->target_n && memcmp(t->target, r->target.p, r->target.n) == 0)
+        return 0;
+    t->target_n = 0;
+    if (slot_put(t, SLOT_TARGET, W_KEY(raw_uri), latin1(r->target)) ||
+        PyDict_SetItem(t->dict, W_KEY(request_uri), t->now[SLOT_TARGET]) ||
+        put(t->dict, W_KEY(path_info), path_str(run->w, r->path)) ||
+        put(t->dict, W_KEY(query_string), latin1(r->query)))
+        return -1;
+    if (known) {
+        memcpy(t->target, r->target.p, r->target.n);
+        t->target_n = (unsigned char)r->target.n;
     }
-    Py_INCREF(t->last_addr_str);
-    return t->last_addr_str;
+    return 0;
 }
 
-static int client_put(struct wsgi_run *run, PyObject *dict)
+/* The client's address, as the socket or a trusted front-end says. Returns whether its port is
+ * known; the port belongs to the address: a front-end's own would be misleading. */
+static bool client_of(const struct call *c, const char **addr, char port[8])
 {
-    const struct proxy_facts *facts = run->c->proxy;
-    const struct call_peer *peer = run->c->peer;
-    bool told = facts && facts->client.host[0];
-    PyObject *addr; /* new */
-    if (!told && !peer->remote_addr[0]) {
-        addr = run->w->environ.localhost;
-        Py_INCREF(addr);
-    } else {
-        addr = addr_str(run->t, told ? facts->client.host : peer->remote_addr);
+    const struct proxy_facts *facts = c->proxy;
+    if (WEIR_UNLIKELY(facts && facts->client.host[0])) {
+        *addr = facts->client.host;
+        snprintf(port, 8, "%u", (unsigned)facts->client.port);
+        return facts->client.port != 0;
     }
-    if (!addr)
-        return -1;
-    int rc = PyDict_SetItem(dict, W_KEY(remote_addr), addr);
-    if (!rc)
-        rc = PyDict_SetItem(dict, W_KEY(remote_host), addr);
-    Py_DECREF(addr);
-    if (rc)
-        return -1;
-    /* The port belongs to the address: a front-end's own port would be misleading. */
-    if (told)
-        return facts->client.port ? put(dict, W_KEY(remote_port),
-                                        PyUnicode_FromFormat("%u", (unsigned)facts->client.port))
-                                  : 0;
-    return peer->remote_port[0]
-               ? put(dict, W_KEY(remote_port), latin1(slice_str(peer->remote_port)))
-               : 0;
+    *addr = c->peer->remote_addr;
+    memcpy(port, c->peer->remote_port, 8);
+    return port[0] != '\0';
 }
 
-static int facts_put(PyObject *dict, const struct proxy_facts *facts)
+static int client_put(struct wsgi_run *run, const char *addr, const char *port)
 {
-    if (facts->scheme.n && put(dict, W_KEY(wsgi_url_scheme), latin1(facts->scheme)))
+    struct environ_template *t = &run->t->last;
+    if (!t->now[SLOT_ADDR] || strcmp(t->addr, addr) != 0) {
+        PyObject *str; /* new */
+        if (*addr)
+            str = latin1(slice_str(addr));
+        else
+            Py_INCREF(str = run->w->environ.no_addr);
+        if (slot_put(t, SLOT_ADDR, W_KEY(remote_addr), str) ||
+            PyDict_SetItem(t->dict, W_KEY(remote_host), t->now[SLOT_ADDR]))
+            return -1;
+        snprintf(t->addr, sizeof t->addr, "%s", addr);
+    }
+    if (port && (!t->now[SLOT_PORT] || memcmp(t->port, port, sizeof t->port) != 0)) {
+        if (slot_put(t, SLOT_PORT, W_KEY(remote_port), latin1(slice_str(port))))
+            return -1;
+        memcpy(t->port, port, sizeof t->port); /* whole, as it is compared */
+    }
+    return 0;
+}
+
+/* The host in force: what a trusted front-end says goes before the target, and that before Host
+ * (RFC 9112 §3.2.2). Returns whether there is one. */
+static bool host_of(const struct call *c, struct slice *host)
+{
+    const struct req *r = c->req;
+    if (WEIR_UNLIKELY(c->proxy && c->proxy->host.n)) {
+        *host = c->proxy->host;
+        return true;
+    }
+    if (WEIR_UNLIKELY(r->form == REQ_ABSOLUTE)) {
+        *host = r->host;
+        return true;
+    }
+    for (unsigned i = 0; i < r->n_fields; i++)
+        if (r->fields[i].id == HDR_HOST && !r->fields[i].dropped) {
+            *host = r->fields[i].value;
+            return true;
+        }
+    return false;
+}
+
+/* HTTP_HOST, and SERVER_NAME that follows it. */
+static int host_put(struct wsgi_run *run, struct slice host)
+{
+    struct environ_template *t = &run->t->last;
+    if (WEIR_LIKELY(host.n && host.n == t->host_n && memcmp(t->host, host.p, host.n) == 0))
+        return 0;
+    t->host_n = 0;
+    if (slot_put(t, SLOT_HOST, W_KEY(http_host), latin1(host)))
         return -1;
-    if (facts->server_name.n && put(dict, W_KEY(server_name), latin1(facts->server_name)))
+    if (!run->w->waitress) {
+        struct slice name = host_name(host);
+        PyObject *str; /* new */
+        if (name.n)
+            str = latin1(name);
+        else
+            Py_XINCREF(str = PyDict_GetItemWithError(t->base, W_KEY(server_name)));
+        if (slot_put(t, SLOT_NAME, W_KEY(server_name), str))
+            return -1;
+    }
+    if (host.n && host.n <= sizeof t->host) {
+        memcpy(t->host, host.p, host.n);
+        t->host_n = (unsigned char)host.n;
+    }
+    return 0;
+}
+
+/* Both names of client_disconnected. */
+static int gone_put(struct wsgi_run *run)
+{
+    struct environ_template *t = &run->t->last;
+    bool in = run->t->gone && t->now[SLOT_GONE] == run->t->gone;
+    run->gone = wsgi_gone_take(
+        run, in ? 3 : 0); /* new; the template has two in the dict and one beside it */
+    if (!run->gone)
         return -1;
-    if (facts->server_port &&
-        put(dict, W_KEY(server_port), PyUnicode_FromFormat("%u", facts->server_port)))
+    if (WEIR_LIKELY(t->now[SLOT_GONE] == run->gone))
+        return 0;
+    Py_INCREF(run->gone); /* given to slot_put */
+    if (slot_put(t, SLOT_GONE, W_KEY(waitress_client_disconnected), run->gone))
         return -1;
+    return PyDict_SetItem(t->dict, W_KEY(weir_client_disconnected), run->gone);
+}
+
+void wsgi_template_clear(struct environ_template *t)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        Py_CLEAR(t->now[i]);
+    Py_CLEAR(t->dict);
+    Py_CLEAR(t->base);
+    t->host_n = t->target_n = 0;
+}
+
+static int template_new(struct environ_template *t, PyObject *base)
+{
+    wsgi_template_clear(t);
+    t->dict = PyDict_Copy(base); /* new */
+    if (!t->dict)
+        return -1;
+    Py_INCREF(base);
+    t->base = base;
     return 0;
 }
 
@@ -480,7 +507,8 @@ static int put_same(PyObject *dict, PyObject *key, PyObject *value)
 }
 
 /* A new dict. Everything in it holds for each request, or is replaced for each. */
-static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer)
+static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bool has_port,
+                          bool has_host)
 {
     PyObject *d = PyDict_New(); /* new */
     if (!d)
@@ -507,7 +535,9 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer)
                put_same(d, W_KEY(wsgi_input_terminated), Py_True) ||
                put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
-               put_same(d, W_KEY(weir_request_id), Py_None);
+               put_same(d, W_KEY(weir_request_id), Py_None) ||
+               (has_port && put_same(d, W_KEY(remote_port), empty)) ||
+               (has_host && put_same(d, W_KEY(http_host), empty));
     Py_XDECREF(empty);
     if (bad)
         Py_CLEAR(d);
@@ -515,17 +545,19 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer)
 }
 
 /* Borrowed. */
-static PyObject *base_find(struct wsgi *w, const struct call_peer *peer)
+static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool has_port,
+                           bool has_host)
 {
     struct environ_state *st = &w->environ;
     for (unsigned i = 0; i < countof(st->bases); i++) {
         const struct environ_base *b = &st->bases[i];
         if (b->dict && b->is_unix == peer->is_unix && b->is_tls == peer->is_tls &&
-            strcmp(b->server_port, peer->server_port) == 0 &&
+            b->has_port == has_port && b->has_host == has_host &&
+            memcmp(b->server_port, peer->server_port, sizeof b->server_port) == 0 &&
             strcmp(b->server_addr, peer->server_addr) == 0)
             return b->dict;
     }
-    PyObject *dict = base_new(w, peer); /* new */
+    PyObject *dict = base_new(w, peer, has_port, has_host); /* new */
     if (!dict)
         return NULL;
     struct environ_base *b = &st->bases[st->next_base++ % countof(st->bases)];
@@ -533,36 +565,67 @@ static PyObject *base_find(struct wsgi *w, const struct call_peer *peer)
     b->dict = dict;
     b->is_unix = peer->is_unix;
     b->is_tls = peer->is_tls;
-    snprintf(b->server_port, sizeof b->server_port, "%s", peer->server_port);
+    b->has_port = has_port;
+    b->has_host = has_host;
+    memcpy(b->server_port, peer->server_port, sizeof b->server_port); /* whole, as it is compared */
     snprintf(b->server_addr, sizeof b->server_addr, "%s", peer->server_addr);
     return dict;
 }
 
 /* ---- whole ---- */
 
-/* What belongs to this run alone. */
-static int run_put(struct wsgi_run *run, PyObject *dict)
+static int facts_put(PyObject *dict, const struct proxy_facts *facts)
+{
+    if (facts->scheme.n && put(dict, W_KEY(wsgi_url_scheme), latin1(facts->scheme)))
+        return -1;
+    if (facts->server_name.n && put(dict, W_KEY(server_name), latin1(facts->server_name)))
+        return -1;
+    if (facts->server_port &&
+        put(dict, W_KEY(server_port), PyUnicode_FromFormat("%u", (unsigned)facts->server_port)))
+        return -1;
+    return 0;
+}
+
+/* What belongs to this request alone. */
+static int request_put(struct wsgi_run *run, PyObject *dict)
 {
     const struct call *c = run->c;
-    run->gone = wsgi_gone_take(run); /* new */
-    if (!run->gone || PyDict_SetItem(dict, W_KEY(waitress_client_disconnected), run->gone) ||
-        PyDict_SetItem(dict, W_KEY(weir_client_disconnected), run->gone) ||
-        put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
+    const struct req *r = c->req;
+    if (put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
         return -1;
-    if (c->body->complete ? c->body->size == 0 : c->req->framing == REQ_BODY_NONE)
-        return 0;                     /* the shared empty input stands in the base */
+    /* The base says GET and HTTP/1.1, and has the shared empty input. */
+    if (!slice_eq(r->method, SLICE("GET")) &&
+        put(dict, W_KEY(request_method), method_str(&run->w->environ, r->method)))
+        return -1;
+    if (r->minor == 0 && PyDict_SetItem(dict, W_KEY(server_protocol), run->w->environ.http_1_0))
+        return -1;
+    if (c->body->complete ? c->body->size == 0 : r->framing == REQ_BODY_NONE)
+        return 0;
     run->input = wsgi_input_new(run); /* new */
     return run->input ? PyDict_SetItem(dict, W_KEY(wsgi_input), run->input) : -1;
 }
 
 PyObject *wsgi_environ_new(struct wsgi_run *run)
 {
-    PyObject *base = base_find(run->w, run->c->peer); /* borrowed */
-    PyObject *dict = base ? PyDict_Copy(base) : NULL; /* new */
+    struct environ_template *t = &run->t->last;
+    struct slice host = {0};
+    const char *addr;
+    char port[8] = {0};
+    bool has_port = client_of(run->c, &addr, port);
+    bool has_host = host_of(run->c, &host);
+    PyObject *base = base_find(run->w, run->c->peer, has_port, has_host); /* borrowed */
+    if (!base || (WEIR_UNLIKELY(t->base != base) && template_new(t, base)))
+        return NULL;
+    if (WEIR_UNLIKELY(client_put(run, addr, has_port ? port : NULL) ||
+                      (has_host && host_put(run, host)) || target_put(run) || gone_put(run))) {
+        wsgi_template_clear(t); /* half filled */
+        return NULL;
+    }
+    PyObject *dict = PyDict_Copy(t->dict); /* new */
     if (!dict)
         return NULL;
-    if (WEIR_UNLIKELY(line_put(run, dict) || client_put(run, dict) || fields_put(run, dict) ||
-                      run_put(run, dict) || (run->c->proxy && facts_put(dict, run->c->proxy)))) {
+    if (WEIR_UNLIKELY(request_put(run, dict) || fields_put(run, dict) ||
+                      (run->c->proxy && facts_put(dict, run->c->proxy)))) {
         Py_DECREF(dict);
         return NULL;
     }
@@ -578,10 +641,10 @@ static int known_add(PyObject *known, PyObject *key)
 int wsgi_environ_setup(struct wsgi *w)
 {
     struct environ_state *st = &w->environ;
-    st->known = PyDict_New();                                             /* new */
-    st->http_1_0 = PyUnicode_InternFromString("HTTP/1.0");                /* new */
-    st->localhost = PyUnicode_FromString(w->waitress ? "localhost" : ""); /* new */
-    if (!st->known || !st->http_1_0 || !st->localhost)
+    st->known = PyDict_New();                                           /* new */
+    st->http_1_0 = PyUnicode_InternFromString("HTTP/1.0");              /* new */
+    st->no_addr = PyUnicode_FromString(w->waitress ? "localhost" : ""); /* new */
+    if (!st->known || !st->http_1_0 || !st->no_addr)
         return -1;
     for (unsigned i = 0; METHOD_NAMES[i]; i++) {
         st->methods[i] = PyUnicode_InternFromString(METHOD_NAMES[i]); /* new */
@@ -615,5 +678,5 @@ void wsgi_environ_clear(struct wsgi *w)
         Py_CLEAR(st->methods[i]);
     Py_CLEAR(st->known);
     Py_CLEAR(st->http_1_0);
-    Py_CLEAR(st->localhost);
+    Py_CLEAR(st->no_addr);
 }

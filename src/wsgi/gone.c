@@ -35,10 +35,10 @@ PyTypeObject wsgi_gone_type = {
     .tp_doc = "client_disconnected() -> bool: has the client of this request left?",
 };
 
-PyObject *wsgi_gone_take(struct wsgi_run *run)
+PyObject *wsgi_gone_take(struct wsgi_run *run, Py_ssize_t others)
 {
     struct gone *g = (struct gone *)run->t->gone;
-    if (g && Py_REFCNT(g) == 1) {
+    if (g && Py_REFCNT(g) == 1 + others) {
         Py_INCREF(g); /* one for the run beside the thread's */
     } else {
         Py_CLEAR(run->t->gone);

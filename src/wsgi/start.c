@@ -63,7 +63,7 @@ PyTypeObject wsgi_write_type = {
 /* ---- start_response() ---- */
 
 /* The bytes of a str in latin-1, which are what goes over the wire (PEP 3333). */
-static bool text_lend(PyObject *o, struct slice *out)
+__attribute__((always_inline)) static inline bool text_lend(PyObject *o, struct slice *out)
 {
     if (!PyUnicode_Check(o))
         return false;

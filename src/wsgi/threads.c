@@ -54,10 +54,8 @@ static void thread_stop(struct app *a, void *local)
             }
     }
     Py_CLEAR(t->start);
+    wsgi_template_clear(&t->last);
     Py_CLEAR(t->gone);
-    Py_CLEAR(t->last_addr_str);
-    Py_CLEAR(t->last_host_str);
-    Py_CLEAR(t->last_name_str);
     buf_fini(&t->line);
     PyThreadState_Clear(t->ts);
     PyThreadState_DeleteCurrent(); /* releases the GIL */

@@ -66,12 +66,30 @@ extern PyObject *wsgi_keys[WSGI_KEY_COUNT];
 
 /* ---- environ ---- */
 
-/* One base environ for each listener (and kind of peer); the newest few are kept. */
+/* One base environ for each listener and shape of request; the newest few are kept. */
 struct environ_base {
     PyObject *dict; /* owned; NULL = unused */
     char server_addr[108];
     char server_port[8];
     bool is_unix, is_tls;
+    bool has_port, has_host; /* REMOTE_PORT and HTTP_HOST stand in it */
+};
+
+/* Values of the template that change less often than requests come: with their connection, or their
+ * URL. */
+enum environ_slot { SLOT_ADDR = 0, SLOT_PORT, SLOT_HOST, SLOT_NAME, SLOT_GONE, SLOT_TARGET, SLOTS };
+
+/* A thread's own copy of a base, with the values of its last request. Only what differs is stored
+ * before it is copied for the next one: a dict store costs as much as fifteen bytes of text. */
+struct environ_template {
+    PyObject *base;                 /* owned: what it was copied from; NULL = none yet */
+    PyObject *dict;                 /* owned */
+    PyObject *now[SLOTS];           /* owned: value that stands in `dict`, or NULL */
+    char addr[64];                  /* of SLOT_ADDR */
+    char port[8];                   /* of SLOT_PORT */
+    char host[96];                  /* of SLOT_HOST */
+    char target[128];               /* of SLOT_TARGET, an origin form */
+    unsigned char host_n, target_n; /* 0 = the texts above are not known */
 };
 
 /* From the bytes of a field name to its key. Direct-mapped; a collision replaces. */
@@ -82,11 +100,11 @@ struct environ_name {
 };
 
 struct environ_state {
-    struct environ_base bases[4];
+    struct environ_base bases[8];
     unsigned next_base;
     PyObject *known;      /* owned dict: well-known keys, interned; nothing a client can add to */
     PyObject *http_1_0;   /* owned str */
-    PyObject *localhost;  /* owned str: REMOTE_ADDR of a Unix socket's peer in this dialect */
+    PyObject *no_addr;    /* owned str: REMOTE_ADDR of a Unix socket's peer in this dialect */
     PyObject *methods[8]; /* owned str, in the order of METHOD_NAMES */
     struct environ_name names[512];
 };
@@ -117,12 +135,7 @@ struct wsgi_thread {
     PyObject *start;          /* owned: start_response kept for reuse, or NULL */
     PyObject *gone;           /* owned: client_disconnected kept for reuse, or NULL */
     struct buf line;          /* unfinished line of wsgi.errors */
-    /* The last values seen, to make no new str for a client that repeats itself. */
-    char last_addr[64];
-    PyObject *last_addr_str; /* owned, or NULL */
-    char last_host[96];
-    unsigned char last_host_n;
-    PyObject *last_host_str, *last_name_str; /* owned, or NULL: HTTP_HOST, and SERVER_NAME of it */
+    struct environ_template last;
 };
 
 struct wsgi_run {
@@ -142,6 +155,7 @@ struct wsgi_run {
 /* environ.c */
 WEIR_MUST_USE int wsgi_environ_setup(struct wsgi *w);
 void wsgi_environ_clear(struct wsgi *w);
+void wsgi_template_clear(struct environ_template *t);
 /* A new environ (new reference) or NULL; sets run->gone and run->input. */
 PyObject *wsgi_environ_new(struct wsgi_run *run);
 
@@ -158,9 +172,9 @@ void wsgi_errors_detach(PyObject *errors);
 
 /* gone.c */
 extern PyTypeObject wsgi_gone_type;
-/* A client_disconnected for the run: a new reference, reused where nobody else holds the last one.
- */
-PyObject *wsgi_gone_take(struct wsgi_run *run);
+/* A client_disconnected for the run: a new reference. The thread's last one is used again where
+ * nobody holds it but the thread, and `others` more references that the caller knows of. */
+PyObject *wsgi_gone_take(struct wsgi_run *run, Py_ssize_t others);
 void wsgi_gone_detach(PyObject *gone);
 
 /* start.c */
