@@ -21,6 +21,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "base/attr.h"
 #include "base/slice.h"
@@ -34,11 +37,35 @@ static inline bool escape_special(unsigned char c)
     return c < 0x20 || c >= 0x7f || c == '"' || c == '\\';
 }
 
-/* The same for eight bytes at once: true if any of them is special. A byte x is zero exactly
- * where (x - 1) & ~x has its high bit, up to a borrow from a lower byte that was itself zero. */
-static inline bool escape_special8(uint64_t v)
+#if defined(__SSE2__)
+/* Which of 16 bytes are special, a bit each. As signed bytes those from 0x80 on are below 0x20 too.
+ */
+static inline unsigned escape_specials(__m128i v)
+{
+    __m128i hit = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20));
+    hit = _mm_or_si128(hit, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+    hit = _mm_or_si128(hit, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
+    hit = _mm_or_si128(hit, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+    return (unsigned)_mm_movemask_epi8(hit);
+}
+
+static inline bool escape_special16(const char *p)
+{
+    return escape_specials(_mm_loadu_si128((const __m128i *)(const void *)p)) != 0;
+}
+
+static inline bool escape_special8(const char *p)
+{
+    return (escape_specials(_mm_loadl_epi64((const __m128i *)(const void *)p)) & 0xff) != 0;
+}
+#else
+/* Any of eight bytes at once. A byte x is zero where (x - 1) & ~x has its high bit, up to a borrow
+ * from a lower byte that was itself zero. */
+static inline bool escape_special8(const char *p)
 {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t v;
+    memcpy(&v, p, 8);
     uint64_t quote = v ^ ones * '"', backslash = v ^ ones * '\\', del = v ^ ones * 0x7f;
     uint64_t hit = (v - ones * 0x20) & ~v;
     hit |= (quote - ones) & ~quote;
@@ -47,22 +74,38 @@ static inline bool escape_special8(uint64_t v)
     return ((hit | v) & high) != 0;
 }
 
-/* Copy the ordinary bytes at s[*i..], moving *i behind them. */
+static inline bool escape_special16(const char *p)
+{
+    return escape_special8(p) || escape_special8(p + 8);
+}
+#endif
+
+/* Copy the ordinary bytes at s[*i..], moving *i behind them. The last step overlaps the one before
+ * it, so that the tail of a longer text needs no loop over bytes. */
 static inline char *escape_copy_plain(char *out, struct slice s, size_t *i)
 {
-    size_t at = *i;
-    while (s.n - at >= 8) {
-        uint64_t v;
-        memcpy(&v, s.p + at, 8);
-        if (escape_special8(v))
-            break;
-        memcpy(out, &v, 8);
-        out += 8;
-        at += 8;
+    size_t n = s.n - *i;
+    if (n == 0)
+        return out;
+    const char *p = s.p + *i, *end = s.p + s.n;
+    if (n >= 16) {
+        for (; end - p >= 16 && !escape_special16(p); p += 16, out += 16)
+            memcpy(out, p, 16);
+        size_t left = (size_t)(end - p);
+        if (left < 16 && !escape_special16(end - 16)) {
+            memcpy(out + left - 16, end - 16, 16);
+            *i = s.n;
+            return out + left;
+        }
+    } else if (n >= 8 && !escape_special8(p) && !escape_special8(end - 8)) {
+        memcpy(out, p, 8);
+        memcpy(out + n - 8, end - 8, 8);
+        *i = s.n;
+        return out + n;
     }
-    while (at < s.n && !escape_special((unsigned char)s.p[at]))
-        *out++ = s.p[at++];
-    *i = at;
+    while (p < end && !escape_special((unsigned char)*p))
+        *out++ = *p++;
+    *i = (size_t)(p - s.p);
     return out;
 }
 

@@ -1,9 +1,13 @@
 /*
  * access: see the header.
  *
- * A format is compiled once into pieces, each a literal text or a value with its
- * width; a line is one walk over them into the log's own buffer, which keeps its memory. The
- * buffer has a ceiling, and so has each value, so a hostile head costs a long line, never memory.
+ * A format is compiled once into pieces, each a value with the literal text before it; a line is
+ * one walk over them into the log's own buffer, which keeps its memory. The buffer has a
+ * ceiling, and so has each value, so a hostile head costs a long line, never memory.
+ *
+ * A put_… function has room for what it writes and returns the end. A value whose length the
+ * client chose asks for room itself (put_value and what calls it) and returns NULL where
+ * the line is full.
  */
 #include "obs/access.h"
 
@@ -32,12 +36,18 @@ static const int ACCESS_WIDTH_MAX = 256;
 /* Seconds whose text is kept: lines are dated by the start of their request, so
  * slow and fast requests that end together carry different seconds. */
 #define ACCESS_TIMES 4
+/* Literals of up to this many bytes are copied in one move of fixed size. */
+#define LITERAL_STEP ((size_t)16)
+/* Room that is always there: a short literal, a number or a time (32 bytes at most), the newline.
+ */
+#define ACCESS_SHORT_BYTES ((size_t)64)
 
 #define ACCESS_COMMON "%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s"
 #define ACCESS_COMBINED ACCESS_COMMON " \"%(f)s\" \"%(a)s\""
 
 enum piece_kind {
-    P_LITERAL = 0,
+    P_NONE = 0, /* only the literal */
+    P_DASH,     /* always "-" */
     P_REMOTE_ADDR,
     P_REMOTE_PORT,
     P_USER,
@@ -66,11 +76,13 @@ enum piece_kind {
 
 struct piece {
     enum piece_kind kind;
-    struct slice text; /* the literal, or the field's lower-case name; in access_log.texts */
-    int width;         /* 0 = as long as it is */
-    int precision;     /* bytes of the value; -1 = all */
-    bool left;         /* pad at the right */
-    bool zero;         /* pad numbers with 0 */
+    struct slice literal; /* what stands before the value; in access_log.texts */
+    struct slice name;    /* of a field, in lower case; in access_log.texts or static */
+    int width;            /* 0 = as long as it is */
+    int precision;        /* bytes of the value; -1 = all */
+    bool fitted;          /* has a width or a precision */
+    bool left;            /* pad at the right */
+    bool zero;            /* pad numbers with 0 */
 };
 
 /* The texts of one second. */
@@ -85,8 +97,8 @@ struct time_text {
 struct access_log {
     struct log_sink *sink; /* owned */
     bool json;             /* the pieces are not used then */
-    char *texts;           /* owned; what pieces point into */
-    struct piece *pieces;  /* owned */
+    char *texts; /* owned; what pieces point into, with LITERAL_STEP readable bytes behind */
+    struct piece *pieces; /* owned */
     size_t n_pieces;
     struct buf line; /* the line being written */
     struct time_text times[ACCESS_TIMES];
@@ -97,32 +109,36 @@ struct access_log {
 static const struct {
     const char *name;
     enum piece_kind kind;
+    const char *field;
 } ATOMS[] = {
     /* Gunicorn's */
-    {"h", P_REMOTE_ADDR},
-    {"u", P_USER},
-    {"t", P_TIME_LOCAL},
-    {"r", P_REQUEST_LINE},
-    {"s", P_STATUS},
-    {"m", P_METHOD},
-    {"U", P_PATH},
-    {"q", P_QUERY},
-    {"H", P_PROTOCOL},
-    {"b", P_BYTES},
-    {"B", P_BYTES},
-    {"T", P_TOTAL_S},
-    {"D", P_TOTAL_US},
-    {"M", P_TOTAL_MS},
-    {"L", P_TOTAL_DECIMAL},
-    {"p", P_PID},
+    {"h", P_REMOTE_ADDR, NULL},
+    {"u", P_USER, NULL},
+    {"t", P_TIME_LOCAL, NULL},
+    {"r", P_REQUEST_LINE, NULL},
+    {"s", P_STATUS, NULL},
+    {"m", P_METHOD, NULL},
+    {"U", P_PATH, NULL},
+    {"q", P_QUERY, NULL},
+    {"H", P_PROTOCOL, NULL},
+    {"b", P_BYTES, NULL},
+    {"B", P_BYTES, NULL},
+    {"T", P_TOTAL_S, NULL},
+    {"D", P_TOTAL_US, NULL},
+    {"M", P_TOTAL_MS, NULL},
+    {"L", P_TOTAL_DECIMAL, NULL},
+    {"p", P_PID, NULL},
+    {"l", P_DASH, NULL},
+    {"f", P_REQUEST_FIELD, "referer"},
+    {"a", P_REQUEST_FIELD, "user-agent"},
     /* our own: names of more than one letter, so that they never meet a later one of Gunicorn */
-    {"request_id", P_REQUEST_ID},
-    {"queue_us", P_QUEUE_US},
-    {"app_us", P_APP_US},
-    {"close_reason", P_CLOSE_REASON},
-    {"remote_port", P_REMOTE_PORT},
-    {"target", P_TARGET},
-    {"time_utc", P_TIME_UTC},
+    {"request_id", P_REQUEST_ID, NULL},
+    {"queue_us", P_QUEUE_US, NULL},
+    {"app_us", P_APP_US, NULL},
+    {"close_reason", P_CLOSE_REASON, NULL},
+    {"remote_port", P_REMOTE_PORT, NULL},
+    {"target", P_TARGET, NULL},
+    {"time_utc", P_TIME_UTC, NULL},
 };
 
 /* The environ names that can be told from a request, in lower case; HTTP_* aside. */
@@ -165,21 +181,15 @@ static int add_piece(struct access_log *a, struct piece p, struct err *e)
     return 0;
 }
 
-static void lower_in_place(char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (char)slice_lower((unsigned char)p[i]);
-}
-
-/* {name}e with `name` already in lower case: what it means, or "-" where it cannot be told. */
+/* {name}e with `name` already in lower case; P_DASH where it cannot be told. */
 static void environ_piece(struct piece *p, char *name, size_t n)
 {
     struct slice s = slice_of(name, n);
-    *p = (struct piece){.kind = P_LITERAL, .text = SLICE("-"), .precision = -1};
+    p->kind = P_DASH;
     for (size_t i = 0; i < countof(ENVIRON); i++)
         if (slice_eq(s, slice_str(ENVIRON[i].name))) {
             p->kind = ENVIRON[i].kind;
-            p->text = slice_str(ENVIRON[i].field);
+            p->name = slice_str(ENVIRON[i].field);
             return;
         }
     if (!slice_starts(s, SLICE("http_")))
@@ -188,51 +198,51 @@ static void environ_piece(struct piece *p, char *name, size_t n)
         if (name[i] == '_')
             name[i] = '-';
     p->kind = P_REQUEST_FIELD;
-    p->text = slice_of(name + 5, n - 5);
+    p->name = slice_of(name + 5, n - 5);
 }
 
+/* A format on its way to pieces. */
+struct compiler {
+    struct access_log *log;
+    const char *format, *at; /* at: the next byte to read */
+    char *out;               /* the next byte of log->texts; never more written than read */
+    char *literal;           /* where the literal of the next piece begins */
+    struct err *e;
+};
+
 /* What stands between the parentheses. */
-static int name_piece(struct piece *p, char *name, size_t n, struct err *e)
+static int atom_kind(struct compiler *c, struct piece *p, const char *name, size_t n)
 {
-    *p = (struct piece){.precision = -1};
-    if (n >= 3 && name[0] == '{' && name[n - 2] == '}' &&
-        (name[n - 1] == 'i' || name[n - 1] == 'o' || name[n - 1] == 'e')) {
-        char *inner = name + 1;
+    struct slice s = slice_of(name, n);
+    if (n >= 3 && name[0] == '{' && name[n - 2] == '}' && memchr("ioe", name[n - 1], 3)) {
+        char *inner = c->out;
         size_t inner_n = n - 3;
         if (inner_n == 0)
-            return err_set(e, "access-log-format: %%(%.*s) names no field", (int)n, name);
-        lower_in_place(inner, inner_n);
-        if (name[n - 1] == 'e') {
+            return err_set(c->e, "access-log-format: %%(%.*s) names no field", (int)n, name);
+        for (size_t i = 0; i < inner_n; i++)
+            inner[i] = (char)slice_lower((unsigned char)name[1 + i]);
+        c->out += inner_n;
+        p->kind = name[n - 1] == 'i' ? P_REQUEST_FIELD : P_RESPONSE_FIELD;
+        p->name = slice_of(inner, inner_n);
+        if (name[n - 1] == 'e')
             environ_piece(p, inner, inner_n);
-        } else {
-            p->kind = name[n - 1] == 'i' ? P_REQUEST_FIELD : P_RESPONSE_FIELD;
-            p->text = slice_of(inner, inner_n);
-        }
         return 0;
     }
-    struct slice s = slice_of(name, n);
     for (size_t i = 0; i < countof(ATOMS); i++)
         if (slice_eq(s, slice_str(ATOMS[i].name))) {
             p->kind = ATOMS[i].kind;
+            p->name = slice_str(ATOMS[i].field);
             return 0;
         }
-    if (slice_eq(s, SLICE("l"))) {
-        p->text = SLICE("-");
-    } else if (slice_eq(s, SLICE("f")) || slice_eq(s, SLICE("a"))) {
-        p->kind = P_REQUEST_FIELD;
-        p->text = name[0] == 'f' ? SLICE("referer") : SLICE("user-agent");
-    } else {
-        return err_set(e,
-                       "access-log-format: unknown atom %%(%.*s)s; known are h l u t r m U q H s B "
-                       "b f a T D M L p {field}i {field}o {NAME}e request_id queue_us app_us "
-                       "close_reason remote_port target time_utc",
-                       (int)(n < 64 ? n : 64), name);
-    }
-    return 0;
+    return err_set(c->e,
+                   "access-log-format: unknown atom %%(%.*s)s; known are h l u t r m U q H s B b f "
+                   "a T D M L p {field}i {field}o {NAME}e request_id queue_us app_us close_reason "
+                   "remote_port target time_utc",
+                   (int)(n < 64 ? n : 64), name);
 }
 
 /* Digits at *at, at most ACCESS_WIDTH_MAX (-1: more). */
-static int parse_digits(char **at)
+static int parse_digits(const char **at)
 {
     int v = 0;
     for (; **at >= '0' && **at <= '9'; ++*at) {
@@ -243,33 +253,44 @@ static int parse_digits(char **at)
     return v;
 }
 
-/* One `%(name)[-0][width][.precision]conversion`; *at stands behind the '%'. */
-static int parse_atom(struct access_log *a, char **at, struct err *e)
+/* The name of `%(name)…`; c->at stands behind the '%' and moves behind the ')'. */
+static int parse_name(struct compiler *c, struct slice *name)
 {
-    char *p = *at;
+    const char *p = c->at;
     if (*p != '(') {
         char shown[2] = {*p, '\0'};
         return err_set(
-            e, "access-log-format: %%%s at offset %zu; write %%(h)s, or %%%% for a percent sign",
-            *p > 0x20 && *p < 0x7f ? shown : "", (size_t)(p - 1 - a->texts));
+            c->e, "access-log-format: %%%s at offset %zu; write %%(h)s, or %%%% for a percent sign",
+            *p > 0x20 && *p < 0x7f ? shown : "", (size_t)(p - 1 - c->format));
     }
-    char *name = ++p;
+    const char *start = ++p;
     for (int depth = 1; depth; p++) {
         if (!*p)
-            return err_set(e, "access-log-format: the parenthesis of %%(%.*s is not closed",
-                           (int)strnlen(name, 32), name);
+            return err_set(c->e, "access-log-format: the parenthesis of %%(%.*s is not closed",
+                           (int)strnlen(start, 32), start);
         depth += *p == '(' ? 1 : *p == ')' ? -1 : 0;
     }
-    size_t name_n = (size_t)(p - 1 - name);
-    struct piece piece;
-    if (name_piece(&piece, name, name_n, e))
+    *name = slice_of(start, (size_t)(p - 1 - start));
+    c->at = p;
+    return 0;
+}
+
+/* One `%(name)[-0][width][.precision]conversion`; c->at stands behind the '%'. */
+static int parse_atom(struct compiler *c)
+{
+    struct slice name;
+    char *literal_end = c->out;
+    struct piece piece = {.literal = slice_of(c->literal, (size_t)(c->out - c->literal))};
+    if (parse_name(c, &name) || atom_kind(c, &piece, name.p, name.n))
         return -1;
-    int shown_n = (int)(name_n < 64 ? name_n : 64);
+    const char *p = c->at;
+    int shown_n = (int)(name.n < 64 ? name.n : 64);
     for (; *p == '-' || *p == '0'; p++) {
         piece.left |= *p == '-';
         piece.zero |= *p == '0';
     }
     piece.width = parse_digits(&p);
+    piece.precision = -1;
     if (*p == '.') {
         p++;
         piece.precision = parse_digits(&p);
@@ -277,18 +298,25 @@ static int parse_atom(struct access_log *a, char **at, struct err *e)
             piece.width = -1;
     }
     if (piece.width < 0)
-        return err_set(e, "access-log-format: the width of %%(%.*s) is above %d", shown_n, name,
-                       ACCESS_WIDTH_MAX);
+        return err_set(c->e, "access-log-format: the width of %%(%.*s) is above %d", shown_n,
+                       name.p, ACCESS_WIDTH_MAX);
     bool number = *p == 'd' || *p == 'i';
     if (*p != 's' && !number)
-        return err_set(e, "access-log-format: %%(%.*s) must end in s (or d for a number)", shown_n,
-                       name);
+        return err_set(c->e, "access-log-format: %%(%.*s) must end in s (or d for a number)",
+                       shown_n, name.p);
     if (number && !is_number(piece.kind))
-        return err_set(e, "access-log-format: %%(%.*s)%c is not a number; write %%(%.*s)s", shown_n,
-                       name, *p, shown_n, name);
+        return err_set(c->e, "access-log-format: %%(%.*s)%c is not a number; write %%(%.*s)s",
+                       shown_n, name.p, *p, shown_n, name.p);
     piece.zero &= number && !piece.left;
-    *at = p + 1;
-    return add_piece(a, piece, e);
+    c->at = p + 1;
+    piece.fitted = piece.width || piece.precision >= 0;
+    if (piece.kind == P_DASH && !piece.fitted) {
+        c->out = literal_end; /* a part of the literal, which goes on */
+        *c->out++ = '-';
+        return 0;
+    }
+    c->literal = c->out;
+    return add_piece(c->log, piece, c->e);
 }
 
 static int compile(struct access_log *a, const char *format, struct err *e)
@@ -296,34 +324,28 @@ static int compile(struct access_log *a, const char *format, struct err *e)
     if (!*format)
         return err_set(e, "access-log-format is empty; use common, combined, json, or a text with "
                           "atoms such as %%(h)s");
-    a->texts = strdup(format);
+    a->texts = calloc(1, strlen(format) + LITERAL_STEP);
     if (!a->texts)
         return err_set(e, "out of memory");
-    char *at = a->texts;
-    while (*at) {
-        char *start = at;
-        for (; *at && *at != '%'; at++)
-            if (((unsigned char)*at < 0x20 && *at != '\t') || *at == 0x7f)
-                return err_set(e,
-                               "access-log-format has a control character at offset %zu; a line "
-                               "of the log is one line",
-                               (size_t)(at - a->texts));
-        size_t n = (size_t)(at - start);
-        if (*at == '%' && at[1] == '%') {
-            n++; /* the literal takes the first of the two */
-            at += 2;
-        } else if (*at) {
-            at++;
-            struct piece literal = {.text = slice_of(start, n), .precision = -1};
-            if ((n && add_piece(a, literal, e)) || parse_atom(a, &at, e))
+    struct compiler c = {a, format, format, a->texts, a->texts, e};
+    while (*c.at) {
+        char byte = *c.at++;
+        if (byte == '%' && *c.at != '%') {
+            if (parse_atom(&c))
                 return -1;
             continue;
         }
-        struct piece literal = {.text = slice_of(start, n), .precision = -1};
-        if (add_piece(a, literal, e))
-            return -1;
+        if (((unsigned char)byte < 0x20 && byte != '\t') || byte == 0x7f)
+            return err_set(e,
+                           "access-log-format has a control character at offset %zu; a line of "
+                           "the log is one line",
+                           (size_t)(c.at - 1 - format));
+        c.at += byte == '%';
+        *c.out++ = byte;
     }
-    return 0;
+    struct piece rest = {.literal = slice_of(c.literal, (size_t)(c.out - c.literal)),
+                         .precision = -1};
+    return rest.literal.n ? add_piece(a, rest, e) : 0;
 }
 
 /* ---- values ---- */
@@ -336,12 +358,11 @@ static char *put(char *out, struct slice s)
 
 static char *put_number(char *out, uint64_t v)
 {
-    char digits[20];
-    size_t n = 0;
-    do
-        digits[sizeof digits - ++n] = (char)('0' + v % 10);
-    while ((v /= 10) != 0);
-    memcpy(out, digits + sizeof digits - n, n);
+    size_t n = 1;
+    for (uint64_t rest = v; rest >= 10; rest /= 10)
+        n++;
+    for (size_t i = n; i-- > 0; v /= 10)
+        out[i] = (char)('0' + v % 10);
     return out + n;
 }
 
@@ -492,210 +513,225 @@ static struct slice percent_decode(char *out, struct slice s)
 
 /* ---- lines of pieces ---- */
 
-/* Where the next `bytes` of the line go; NULL: the line is full. */
-static char *room(struct access_log *a, size_t bytes)
+WEIR_COLD static char *room_slow(struct access_log *a, char *out, size_t bytes)
 {
-    /* One byte more: the line's newline always fits. */
-    return buf_reserve(&a->line, bytes + 1) ? NULL : a->line.p + a->line.n;
+    a->line.n = (size_t)(out - a->line.p);
+    return buf_reserve(&a->line, bytes) ? NULL : a->line.p + a->line.n;
 }
 
-/* A value of the client's, cut where it is too long; "-" when empty. Like all add_…: false = full.
+/* `out`, or where it moved to, with room for `bytes`, one more number, and the newline. NULL: full.
  */
-static bool add_value(struct access_log *a, struct slice s, int precision)
+static inline char *room(struct access_log *a, char *out, size_t bytes)
+{
+    bytes += ACCESS_SHORT_BYTES;
+    return WEIR_LIKELY((size_t)(a->line.p + a->line.cap - out) >= bytes) ? out
+                                                                         : room_slow(a, out, bytes);
+}
+
+/* A value of the client's, cut where it is too long; "-" when empty. */
+static char *put_value(struct access_log *a, char *out, struct slice s, int precision)
 {
     size_t max = precision >= 0 ? (size_t)precision : ACCESS_VALUE_BYTES_MAX;
+    if (s.n == 0) {
+        *out = '-';
+        return out + (max > 0);
+    }
     bool cut = s.n > max;
-    if (!s.n)
-        s = SLICE("-");
-    if (s.n > max)
+    if (cut)
         s.n = max;
-    char *out = room(a, s.n * ESCAPE_GROWTH + 3);
+    out = room(a, out, s.n * ESCAPE_GROWTH + 3);
     if (!out)
-        return false;
+        return NULL;
     out = escape_text(out, s);
-    if (cut && precision < 0)
-        out = put(out, SLICE("..."));
-    a->line.n = (size_t)(out - a->line.p);
-    return true;
-}
-
-/* A text of ours: nothing to escape. */
-static bool add_own(struct access_log *a, struct slice s, int precision)
-{
-    if (precision >= 0 && s.n > (size_t)precision)
-        s.n = (size_t)precision;
-    char *out = room(a, s.n);
-    if (!out)
-        return false;
-    if (s.n)
-        memcpy(out, s.p, s.n);
-    a->line.n += s.n;
-    return true;
+    return cut && precision < 0 ? put(out, SLICE("...")) : out;
 }
 
 /* Spaces in a user name would move the columns of a line whose %(u)s is not quoted. */
-static bool add_user(struct access_log *a, const struct access_facts *f, int precision)
+static char *put_user(struct access_log *a, char *out, const struct access_facts *f, int precision)
 {
-    char user[ACCESS_USER_BYTES_MAX], safe[4 * ACCESS_USER_BYTES_MAX];
+    char user[ACCESS_USER_BYTES_MAX];
     struct slice s = basic_user(f, user);
-    if (!memchr(s.n ? s.p : "", ' ', s.n))
-        return add_value(a, s, precision);
-    size_t n = 0;
+    if (s.n == 0)
+        return put_value(a, out, s, precision);
     if (precision >= 0 && s.n > (size_t)precision)
         s.n = (size_t)precision;
-    for (size_t i = 0; i < s.n; i++) {
-        char one[ESCAPE_GROWTH];
-        struct slice c =
-            s.p[i] == ' ' ? SLICE("\\x20")
-                          : slice_of(one, (size_t)(escape_text(one, slice_of(s.p + i, 1)) - one));
-        memcpy(safe + n, c.p, c.n);
-        n += c.n;
-    }
-    return add_own(a, slice_of(safe, n), -1);
+    out = room(a, out, s.n * ESCAPE_GROWTH);
+    for (size_t i = 0; out && i < s.n; i++)
+        out = s.p[i] == ' ' ? put(out, SLICE("\\x20")) : escape_text(out, slice_of(s.p + i, 1));
+    return out;
 }
 
-static bool add_path(struct access_log *a, const struct access_facts *f, int precision)
+static char *put_path(struct access_log *a, char *out, const struct access_facts *f, int precision)
 {
     char decoded[ACCESS_VALUE_BYTES_MAX];
-    if (f->path.n > sizeof decoded || !memchr(f->path.n ? f->path.p : "", '%', f->path.n))
-        return add_value(a, f->path, precision);
-    return add_value(a, percent_decode(decoded, f->path), precision);
+    struct slice path = f->path;
+    if (path.n && path.n <= sizeof decoded && memchr(path.p, '%', path.n))
+        path = percent_decode(decoded, path);
+    return put_value(a, out, path, precision);
 }
 
 /* Method, target and protocol; one "-" when none of them is known. */
-static bool add_request_line(struct access_log *a, const struct access_facts *f, int precision)
+static char *put_request_line(struct access_log *a, char *out, const struct access_facts *f,
+                              int precision)
 {
     if (!f->method.n && !f->target.n)
-        return add_value(a, (struct slice){0}, precision);
-    if (precision < 0)
-        return add_value(a, f->method, -1) && add_own(a, SLICE(" "), -1) &&
-               add_value(a, f->target, -1) && add_own(a, SLICE(" "), -1) &&
-               add_value(a, f->protocol, -1);
-    /* The precision counts bytes of the whole, before escaping. */
-    struct slice parts[] = {f->method, SLICE(" "), f->target, SLICE(" "), f->protocol};
-    for (size_t i = 0; i < countof(parts) && precision > 0; i++) {
-        if (parts[i].n && !add_value(a, parts[i], precision))
-            return false;
-        precision -= parts[i].n < (size_t)precision ? (int)parts[i].n : precision;
+        return put_value(a, out, (struct slice){0}, precision);
+    if (precision >= 0) {
+        /* It counts bytes of the whole, before escaping. */
+        const struct slice parts[] = {f->method, SLICE(" "), f->target, SLICE(" "), f->protocol};
+        for (size_t i = 0; out && i < countof(parts) && precision > 0; i++) {
+            if (parts[i].n)
+                out = put_value(a, out, parts[i], precision);
+            precision -= parts[i].n < (size_t)precision ? (int)parts[i].n : precision;
+        }
+        return out;
     }
-    return true;
+    out = put_value(a, out, f->method, -1);
+    if (!out)
+        return NULL;
+    *out++ = ' ';
+    out = put_value(a, out, f->target, -1);
+    if (!out)
+        return NULL;
+    *out++ = ' ';
+    return put_value(a, out, f->protocol, -1);
 }
 
-static bool add_number(struct access_log *a, uint64_t v, int precision)
+/* Seconds with six digits. */
+static char *put_decimal(char *out, int64_t ns)
 {
-    char text[20];
-    return add_own(a, slice_of(text, (size_t)(put_number(text, v) - text)), precision);
-}
-
-static bool add_decimal(struct access_log *a, int64_t ns, int precision)
-{
-    char text[32], *out = put_number(text, positive(ns) / 1000000000);
+    out = put_number(out, positive(ns) / 1000000000);
     *out++ = '.';
-    out = put_padded(out, positive(ns) / 1000 % 1000000, 6);
-    return add_own(a, slice_of(text, (size_t)(out - text)), precision);
+    return put_padded(out, positive(ns) / 1000 % 1000000, 6);
 }
 
-static bool add_time_utc(struct access_log *a, int64_t wall_ns, int precision)
+static char *put_pid(char *out)
 {
-    char text[32];
-    return add_own(a, slice_of(text, (size_t)(put_utc(text, a, wall_ns) - text)), precision);
-}
-
-static bool add_pid(struct access_log *a, int precision)
-{
-    char text[24], *out = text;
     *out++ = '<';
     out = put_number(out, (uint64_t)getpid());
     *out++ = '>';
-    return add_own(a, slice_of(text, (size_t)(out - text)), precision);
+    return out;
 }
 
-static bool add_piece_value(struct access_log *a, const struct piece *p,
-                            const struct access_facts *f)
+/* There are ACCESS_SHORT_BYTES of room. */
+static char *put_piece(struct access_log *a, char *out, const struct piece *p,
+                       const struct access_facts *f)
 {
     switch (p->kind) {
-    case P_LITERAL:
-        return add_own(a, p->text, p->precision);
+    case P_NONE:
+        return out;
+    case P_DASH:
+        return put(out, SLICE("-"));
     case P_REMOTE_ADDR:
-        return add_value(a, f->remote_addr, p->precision);
+        return put_value(a, out, f->remote_addr, p->precision);
     case P_REMOTE_PORT:
-        return add_value(a, f->remote_port, p->precision);
+        return put_value(a, out, f->remote_port, p->precision);
     case P_USER:
-        return add_user(a, f, p->precision);
+        return put_user(a, out, f, p->precision);
     case P_TIME_LOCAL: {
         const struct time_text *t = time_of(a, f->wall_ns);
-        return add_own(a, slice_of(t->local, t->local_n), p->precision);
+        memcpy(out, t->local, sizeof t->local);
+        return out + t->local_n;
     }
     case P_TIME_UTC:
-        return add_time_utc(a, f->wall_ns, p->precision);
+        return put_utc(out, a, f->wall_ns);
     case P_REQUEST_LINE:
-        return add_request_line(a, f, p->precision);
+        return put_request_line(a, out, f, p->precision);
     case P_STATUS:
-        return f->status > 0 ? add_number(a, (uint64_t)f->status, p->precision)
-                             : add_own(a, SLICE("-"), p->precision);
+        return f->status > 0 ? put_number(out, (uint64_t)f->status) : put(out, SLICE("-"));
     case P_METHOD:
-        return add_value(a, f->method, p->precision);
+        return put_value(a, out, f->method, p->precision);
     case P_PATH:
-        return add_path(a, f, p->precision);
+        return put_path(a, out, f, p->precision);
     case P_QUERY:
         /* Not "-": Gunicorn's QUERY_STRING is there and empty, and "?%(q)s" would show "?-". */
-        return f->query.n ? add_value(a, f->query, p->precision) : true;
+        return f->query.n ? put_value(a, out, f->query, p->precision) : out;
     case P_TARGET:
-        return add_value(a, f->target, p->precision);
+        return put_value(a, out, f->target, p->precision);
     case P_PROTOCOL:
-        return add_value(a, f->protocol, p->precision);
+        return put_value(a, out, f->protocol, p->precision);
     case P_BYTES:
-        return add_number(a, f->body_bytes, p->precision);
+        return put_number(out, f->body_bytes);
     case P_TOTAL_S:
-        return add_number(a, positive(f->total_ns) / 1000000000, p->precision);
+        return put_number(out, positive(f->total_ns) / 1000000000);
     case P_TOTAL_MS:
-        return add_number(a, positive(f->total_ns) / 1000000, p->precision);
+        return put_number(out, positive(f->total_ns) / 1000000);
     case P_TOTAL_US:
-        return add_number(a, positive(f->total_ns) / 1000, p->precision);
+        return put_number(out, positive(f->total_ns) / 1000);
     case P_TOTAL_DECIMAL:
-        return add_decimal(a, f->total_ns, p->precision);
+        return put_decimal(out, f->total_ns);
     case P_QUEUE_US:
-        return add_number(a, positive(f->queue_ns) / 1000, p->precision);
+        return put_number(out, positive(f->queue_ns) / 1000);
     case P_APP_US:
-        return add_number(a, positive(f->app_ns) / 1000, p->precision);
+        return put_number(out, positive(f->app_ns) / 1000);
     case P_PID:
-        return add_pid(a, p->precision);
+        return put_pid(out);
     case P_REQUEST_ID:
-        return add_number(a, f->request_id, p->precision);
+        return put_number(out, f->request_id);
     case P_CLOSE_REASON:
-        return add_value(a, slice_str(f->close_reason), p->precision);
+        return put_value(a, out, slice_str(f->close_reason), p->precision);
     case P_REQUEST_FIELD:
-        return add_value(a, request_field(f, p->text), p->precision);
+        return put_value(a, out, request_field(f, p->name), p->precision);
     case P_RESPONSE_FIELD:
-        return add_value(a, response_field(f, p->text), p->precision);
+        return put_value(a, out, response_field(f, p->name), p->precision);
     }
-    return true;
+    return out;
 }
 
-/* Fill the piece that begins at `start` up to its width. */
-static bool pad(struct access_log *a, const struct piece *p, size_t start)
+/* Is the value one of ours, which put_piece does not cut to its precision? */
+static bool is_own(enum piece_kind k)
 {
-    size_t n = a->line.n - start, width = (size_t)p->width;
-    if (n >= width)
-        return true;
-    if (!room(a, width - n))
-        return false;
-    char *at = a->line.p + start;
+    return is_number(k) || k == P_DASH || k == P_TIME_LOCAL || k == P_TIME_UTC ||
+           k == P_TOTAL_DECIMAL || k == P_PID;
+}
+
+/* Cut what begins `n` bytes before `out` to its precision, or fill it up to its width. */
+static char *fit(struct access_log *a, char *out, const struct piece *p, size_t n)
+{
+    if (p->precision >= 0 && is_own(p->kind) && n > (size_t)p->precision) {
+        out -= n - (size_t)p->precision;
+        n = (size_t)p->precision;
+    }
+    size_t width = (size_t)p->width;
+    if (n >= width || !(out = room(a, out, width - n)))
+        return out;
+    char *start = out - n;
     if (!p->left)
-        memmove(at + width - n, at, n);
-    memset(p->left ? at + n : at, p->zero ? '0' : ' ', width - n);
-    a->line.n += width - n;
-    return true;
+        memmove(start + width - n, start, n);
+    memset(p->left ? out : start, p->zero ? '0' : ' ', width - n);
+    return start + width;
 }
 
-static void write_pieces(struct access_log *a, const struct access_facts *f)
+static char *put_literal(struct access_log *a, char *out, struct slice s)
 {
-    for (size_t i = 0; i < a->n_pieces; i++) {
-        const struct piece *p = &a->pieces[i];
-        size_t start = a->line.n;
-        if (!add_piece_value(a, p, f) || (p->width && !pad(a, p, start)))
-            return;
+    if (s.n <= LITERAL_STEP) {
+        memcpy(out, s.p, LITERAL_STEP); /* both sides have that much */
+        return out + s.n;
     }
+    out = room(a, out, s.n);
+    return out ? put(out, s) : NULL;
+}
+
+/* The end of the line, which may be cut; NULL: no memory for it. */
+static char *write_pieces(struct access_log *a, const struct access_facts *f)
+{
+    if (buf_reserve(&a->line, ACCESS_SHORT_BYTES))
+        return NULL;
+    char *out = a->line.p;
+    for (const struct piece *p = a->pieces, *end = p + a->n_pieces; p < end; p++) {
+        size_t kept_n = (size_t)(out - a->line.p);
+        out = put_literal(a, out, p->literal);
+        size_t start_n = out ? (size_t)(out - a->line.p) : 0;
+        if (out)
+            out = put_piece(a, out, p, f);
+        if (out && p->fitted)
+            out = fit(a, out, p, (size_t)(out - a->line.p) - start_n);
+        if (out)
+            out = room(a, out, 0);
+        if (!out)
+            return a->line.p + kept_n; /* full: whole pieces, and the newline fits */
+    }
+    return out;
 }
 
 /* ---- JSON lines ---- */
@@ -721,8 +757,8 @@ static char *put_json_number(char *out, struct slice key, uint64_t v)
     return put_number(put(out, key), v);
 }
 
-/* False: no memory for the line. */
-static bool write_json(struct access_log *a, const struct access_facts *f)
+/* The end of the line; NULL: no memory for it. */
+static char *write_json(struct access_log *a, const struct access_facts *f)
 {
     char user_text[ACCESS_USER_BYTES_MAX];
     const struct {
@@ -745,9 +781,9 @@ static bool write_json(struct access_log *a, const struct access_facts *f)
         most += 5 + ESCAPE_GROWTH * (texts[i].value.n < ACCESS_VALUE_BYTES_MAX
                                          ? texts[i].value.n
                                          : ACCESS_VALUE_BYTES_MAX);
-    char *out = room(a, most);
-    if (!out)
-        return false;
+    if (buf_reserve(&a->line, most))
+        return NULL;
+    char *out = a->line.p;
     out = put(out, SLICE("{\"time\":\""));
     out = put_utc(out, a, f->wall_ns);
     *out++ = '"';
@@ -760,8 +796,7 @@ static bool write_json(struct access_log *a, const struct access_facts *f)
     for (size_t i = 0; i < countof(texts); i++)
         out = put_json_text(out, texts[i].key, texts[i].value);
     *out++ = '}';
-    a->line.n = (size_t)(out - a->line.p);
-    return true;
+    return out;
 }
 
 /* ---- public ---- */
@@ -794,15 +829,12 @@ int access_new(struct access_log **out, const char *path, const char *format, st
 
 void access_write(struct access_log *a, const struct access_facts *f)
 {
-    bool whole = true;
-    if (a->json)
-        whole = write_json(a, f);
-    else
-        write_pieces(a, f);
-    /* Half an object is none; half a text line is still of use. Out of memory loses a line, no
-     * more. */
-    if (whole && buf_add(&a->line, "\n", 1) == 0)
-        log_sink_write(a->sink, buf_slice(&a->line));
+    char *out = a->json ? write_json(a, f) : write_pieces(a, f);
+    /* Without memory a line is lost and the server goes on. */
+    if (out) {
+        *out++ = '\n';
+        log_sink_write(a->sink, slice_of(a->line.p, (size_t)(out - a->line.p)));
+    }
     buf_clear(&a->line, ACCESS_KEEP_BYTES);
 }
 

@@ -268,6 +268,11 @@ static void widths_and_conversions_work_as_in_python(void **state)
     expect("[%(m)7s][%(m)-7s][%(m)2s]", &f, "[    GET][GET    ][GET]");
     expect("[%(s)05d][%(s)-5d][%(D)i]", &f, "[00200][200  ][2345678]");
     expect("[%(a).1s][%(r).6s][%(t).4s]", &f, "[-][GET /a][[23/]");
+    expect("[%(l)3s][%(l).0s][%({X}e)3s]%({X}e)s%({X}i)s%(l)s.", &f, "[  -][][  -]---.");
+    expect("a literal of more than sixteen bytes %(s)s and another one behind", &f,
+           "a literal of more than sixteen bytes 200 and another one behind");
+    expect("only a literal", &f, "only a literal");
+    expect("[%(D).3s][%(q)4s][%(p).1s]", &f, "[234][ x=1][<]");
     expect("100%% %%(h)s %(s)s%%", &f, "100% %(h)s 200%");
     expect("\t\xc3\xa4", &f, "\t\xc3\xa4");
 }
@@ -358,10 +363,32 @@ static void special_bytes_are_found_at_each_place_of_eight(void **state)
                 char eight[8];
                 memset(eight, other ? '~' : ' ', 8);
                 eight[at] = (char)c;
-                uint64_t v;
-                memcpy(&v, eight, 8);
-                assert_int_equal(escape_special8(v), escape_special((unsigned char)c));
+                assert_int_equal(escape_special8(eight), escape_special((unsigned char)c));
             }
+}
+
+/* The copy goes in steps of 16 and 8 that overlap at the end: all lengths, all places. */
+static void escaped_text_is_right_at_each_length_and_place(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < 70; n++)
+        for (size_t at = 0; at <= n; at++) {
+            char in[70], out[70 * ESCAPE_GROWTH], want[80];
+            for (size_t i = 0; i < n; i++)
+                in[i] = (char)('a' + i % 26);
+            if (at < n)
+                in[at] = '"';
+            size_t end = (size_t)(escape_text(out, slice_of(in, n)) - out);
+            memcpy(want, in, n);
+            if (at < n) {
+                want[at] = '\\';
+                memcpy(want + at + 1, in + at, n - at);
+            }
+            assert_int_equal(end, n + (at < n));
+            assert_memory_equal(out, want, end);
+            assert_int_equal(escape_json(out, slice_of(in, n)) - out, end);
+            assert_memory_equal(out, want, end);
+        }
 }
 
 static void times_of_interleaved_seconds_are_right(void **state)
@@ -431,6 +458,7 @@ int main(void)
         cmocka_unit_test(json_has_the_documented_keys),
         cmocka_unit_test(json_stays_valid_whatever_the_bytes),
         cmocka_unit_test(special_bytes_are_found_at_each_place_of_eight),
+        cmocka_unit_test(escaped_text_is_right_at_each_length_and_place),
         cmocka_unit_test(times_of_interleaved_seconds_are_right),
         cmocka_unit_test(local_time_shows_its_zone),
     };
