@@ -291,7 +291,7 @@ static void respond(struct wsgi_run *run, PyObject *result)
 static WEIR_COLD void wait_for_others(const struct wsgi_run *run)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
-    while (*(const volatile bool *)&run->waiting) {
+    while (*(const volatile bool *)&run->reading || *(const volatile bool *)&run->writing) {
         Py_BEGIN_ALLOW_THREADS nanosleep(&pause, NULL);
         Py_END_ALLOW_THREADS
     }
@@ -299,7 +299,7 @@ static WEIR_COLD void wait_for_others(const struct wsgi_run *run)
 
 static void detach(struct wsgi_run *run)
 {
-    if (WEIR_UNLIKELY(run->waiting))
+    if (WEIR_UNLIKELY(run->reading || run->writing))
         wait_for_others(run);
     if (run->start) {
         wsgi_start_detach(run->start);

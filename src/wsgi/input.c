@@ -38,7 +38,11 @@ static int check(const struct input *in)
         PyErr_SetString(PyExc_ValueError, "wsgi.input was used after its request was over");
         return -1;
     }
-    return wsgi_run_claim(in->run);
+    if (in->run->reading) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is reading this request right now");
+        return -1;
+    }
+    return 0;
 }
 
 static void fail(struct wsgi_run *run, int err)
@@ -88,12 +92,12 @@ static Py_ssize_t fetch_whole(struct input *in, char *p, size_t n)
     } else {
         ssize_t got;
         int err;
-        run->waiting = true;
+        run->reading = true;
         Py_BEGIN_ALLOW_THREADS do got = pread(b->fd, p, n, (off_t)in->offset);
         while (got < 0 && errno == EINTR)
             ;
         err = got < 0 ? errno : 0;
-        Py_END_ALLOW_THREADS run->waiting = false;
+        Py_END_ALLOW_THREADS run->reading = false;
         if (got <= 0) { /* the file cannot be shorter than size */
             fail(run, err ? -err : -EIO);
             return -1;
@@ -127,9 +131,9 @@ static Py_ssize_t fetch_coming(struct input *in, char *p, size_t n)
             return -1;
         }
         int rc;
-        run->waiting = true;
+        run->reading = true;
         Py_BEGIN_ALLOW_THREADS rc = call_body_wait(run->c);
-        Py_END_ALLOW_THREADS run->waiting = false;
+        Py_END_ALLOW_THREADS run->reading = false;
         if (rc && rc != -EAGAIN) {
             fail(run, rc);
             return -1;

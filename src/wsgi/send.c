@@ -10,10 +10,9 @@ static const size_t PIECE_BYTES_MAX = 256 * 1024;
 
 int wsgi_run_claim(const struct wsgi_run *run)
 {
-    if (WEIR_LIKELY(!run->waiting))
+    if (WEIR_LIKELY(!run->writing))
         return 0;
-    PyErr_SetString(PyExc_RuntimeError,
-                    "another thread is reading or writing this request right now");
+    PyErr_SetString(PyExc_RuntimeError, "another thread is writing this response right now");
     return -1;
 }
 
@@ -25,9 +24,9 @@ int wsgi_flush(struct wsgi_run *run)
     run->streamed = true;
     int rc = call_flush(c);
     if (rc == -EAGAIN) {
-        run->waiting = true;
+        run->writing = true;
         Py_BEGIN_ALLOW_THREADS rc = call_wait(c);
-        Py_END_ALLOW_THREADS run->waiting = false;
+        Py_END_ALLOW_THREADS run->writing = false;
     }
     if (rc) { /* -EPIPE, -ECANCELED: whoever is to blame, nobody takes the rest */
         run->client_gone = true;

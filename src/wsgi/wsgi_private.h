@@ -8,9 +8,9 @@
  *
  * The GIL is given up inside a run in four places only, each between Py_BEGIN_ALLOW_THREADS and
  * Py_END_ALLOW_THREADS of one function: waiting for a slow client, waiting for a body, reading a
- * spilled body, and waiting for other threads at the end. `waiting` is set meanwhile: another
- * thread of the application that uses the same request gets a RuntimeError instead of mixing up its
- * bytes.
+ * spilled body, and waiting for other threads at the end. `reading` or `writing` is set
+ * meanwhile: another thread of the application that reads (or writes) the same request gets a
+ * RuntimeError instead of mixing up its bytes. One thread may read while another writes.
  */
 #ifndef WEIR_WSGI_PRIVATE_H
 #define WEIR_WSGI_PRIVATE_H
@@ -148,7 +148,8 @@ struct wsgi_run {
     bool started;     /* start_response was called and was right */
     bool streamed;    /* bytes were flushed before the end */
     bool client_gone; /* a flush said so */
-    bool waiting;     /* a thread uses the call without the GIL */
+    bool reading;     /* a thread is inside a read without the GIL */
+    bool writing;     /* a thread waits for the client without the GIL */
     int body_error;   /* negative errno that a read met, or 0 */
 };
 
@@ -197,7 +198,7 @@ enum { WSGI_SENT = 0, WSGI_STOP = 1, WSGI_FAILED = -1 };
 WEIR_MUST_USE int wsgi_send_item(struct wsgi_run *run, PyObject *item, bool flush);
 WEIR_MUST_USE int wsgi_send(struct wsgi_run *run, struct slice data, bool flush);
 int wsgi_flush(struct wsgi_run *run);
-/* -1 with an exception when another thread is using this request right now. */
+/* -1 with an exception when another thread is writing this response right now. */
 WEIR_MUST_USE int wsgi_run_claim(const struct wsgi_run *run);
 
 /* trouble.c: exceptions and other lines for the log. */
