@@ -29,7 +29,7 @@
  *   - at most one thread is between a successful entry to LOOP and its next failure to return
  * there;
  *   - a job has one end: done_leading, where the swap out of APP succeeded, else done_away;
- *   - what is the leader's (batch, fresh, more) has one owner: the thread in LOOP; the monitor from
+ *   - what is the leader's (batch, fresh) has one owner: the thread in LOOP; the monitor from
  *     its successful swap until it releases the mutex; then the thread that claims the loop.
  *
  * JOBS wait on three lists, in this order: batch (what the leader is about to run), ready (shared,
@@ -133,7 +133,6 @@ struct lead {
     _Atomic int64_t batch_ns;     /* when the head of the batch was pushed; 0 = no batch */
     struct list batch;            /* to be run inline now */
     struct list fresh;            /* pushed since the queue was last looked at */
-    bool more;                    /* ready holds jobs older than fresh */
     struct lead_ops ops;
     void *ctx;
     struct lead_config config; /* zeros replaced */
@@ -303,7 +302,6 @@ static void queue_join_locked(struct lead *l)
     count(&l->ready_n, (int)count_of(&l->lead_n));
     atomic_store_explicit(&l->lead_n, 0, memory_order_relaxed);
     atomic_store_explicit(&l->batch_ns, 0, memory_order_relaxed);
-    l->more = true;
 }
 
 static struct lead_job *queue_pop_locked(struct lead *l)
@@ -649,7 +647,7 @@ static void runner_run_locked(struct lead *l, struct thread *t, bool entered)
 static inline struct lead_job *batch_pop(struct lead *l)
 {
     if (list_empty(&l->batch)) {
-        if (l->more || list_empty(&l->fresh))
+        if (count_of(&l->ready_n) > 0 || list_empty(&l->fresh))
             return NULL;
         list_join(&l->batch, &l->fresh);
     }
@@ -735,7 +733,6 @@ static bool batch_take_locked(struct lead *l)
     count(&l->ready_n, -(int)n);
     atomic_store_explicit(&l->lead_n, n, memory_order_relaxed);
     atomic_store_explicit(&l->batch_ns, job_of(l->batch.next)->pushed_ns, memory_order_relaxed);
-    l->more = !list_empty(&l->ready);
     return true;
 }
 
@@ -745,12 +742,11 @@ static bool batch_take_locked(struct lead *l)
  * stays as it is read. Nor can anybody set `skipped` until the place is given back. */
 static inline bool batch_take_calm(struct lead *l)
 {
-    if (atomic_load_explicit(&l->contended, memory_order_relaxed) || count_of(&l->starters) != 0 ||
+    if (atomic_load_explicit(&l->contended, memory_order_acquire) || count_of(&l->starters) != 0 ||
         count_of(&l->ready_n) != 0 || list_empty(&l->fresh) || !place_take(l))
         return false;
     list_join(&l->batch, &l->fresh);
     atomic_store_explicit(&l->batch_ns, job_of(l->batch.next)->pushed_ns, memory_order_relaxed);
-    l->more = false;
     return true;
 }
 

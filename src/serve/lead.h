@@ -78,7 +78,8 @@ struct lead_stats {
 WEIR_MUST_USE int lead_new(struct lead **out, const struct lead_config *config,
                            const struct lead_ops *ops, void *ctx, struct err *e);
 
-/* Any thread: start the monitor and the first threads; returns at once. 0 or -1 (no thread can be made). */
+/* Any thread: start the monitor and the first threads; returns at once. 0 or -1 (no thread can be made; then
+ * lead_join and lead_free as after lead_stop). */
 WEIR_MUST_USE int lead_start(struct lead *l, struct err *e);
 
 /* Leader: a job is ready to run. */

@@ -21,23 +21,53 @@
 #include "base/must.h"
 
 /* lead.c itself, with a pthread_create that can fail. */
-static atomic_uint fake_create_fails; /* so many of the next calls fail */
-static atomic_uint fake_create_failed;
-
-static inline int fake_pthread_create(pthread_t *id, const pthread_attr_t *attr,
-                                      void *(*entry)(void *), void *arg)
-{
-    for (unsigned n = atomic_load(&fake_create_fails); n > 0;)
-        if (atomic_compare_exchange_weak(&fake_create_fails, &n, n - 1)) {
-            atomic_fetch_add(&fake_create_failed, 1);
-            return EAGAIN;
-        }
-    return pthread_create(id, attr, entry, arg);
-}
-
+static int fake_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*entry)(void *),
+                               void *arg);
 #define pthread_create fake_pthread_create
 #include "serve/lead.c"
 #undef pthread_create
+
+static atomic_uint fake_create_fails;     /* so many of the next calls fail */
+static atomic_uint fake_create_failed;    /* how many did */
+static atomic_int fake_create_fails_role; /* threads made for this role cannot be made .. */
+static atomic_int fake_start_fails_role;  /* .. or cannot start; ROLE_NONE = all can */
+static _Thread_local enum role fake_role; /* what this thread was made for */
+
+struct fake_entry {
+    void *(*entry)(void *);
+    void *arg;
+    enum role role;
+};
+
+static void *fake_thread(void *arg)
+{
+    struct fake_entry e = *(struct fake_entry *)arg;
+    free(arg);
+    fake_role = e.role;
+    return e.entry(e.arg);
+}
+
+static int fake_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*entry)(void *),
+                               void *arg)
+{
+    struct fake_entry e = {entry, arg, ROLE_NONE};
+    if (entry == thread_main)
+        e.role = ((struct thread *)arg)->role;
+    bool fails = e.role != ROLE_NONE && atomic_load(&fake_create_fails_role) == (int)e.role;
+    for (unsigned n = atomic_load(&fake_create_fails); n > 0 && !fails;)
+        fails = atomic_compare_exchange_weak(&fake_create_fails, &n, n - 1);
+    if (fails) {
+        atomic_fetch_add(&fake_create_failed, 1);
+        return EAGAIN;
+    }
+    struct fake_entry *copy = malloc(sizeof *copy);
+    must(copy != NULL);
+    *copy = e;
+    int rc = pthread_create(id, attr, fake_thread, copy);
+    if (rc)
+        free(copy);
+    return rc;
+}
 
 struct fake;
 
@@ -157,6 +187,8 @@ static inline int fake_thread_start(void *ctx, void **local)
 {
     struct fake *f = ctx;
     atomic_fetch_add(&f->starts, 1);
+    if (fake_role != ROLE_NONE && atomic_load(&fake_start_fails_role) == (int)fake_role)
+        return -ENOMEM;
     for (unsigned n = atomic_load(&f->start_fails); n > 0;)
         if (atomic_compare_exchange_weak(&f->start_fails, &n, n - 1))
             return -ENOMEM;

@@ -41,6 +41,11 @@ static void begin(struct fake *f, unsigned places_min, unsigned places_max)
     fake_start(f);
 }
 
+static bool monitor_asleep(struct fake *f)
+{
+    return (atomic_load(&f->lead->notice) & NOTICE_ASLEEP) != 0;
+}
+
 static void fast_jobs_run_inline_in_order_and_once(void **state)
 {
     (void)state;
@@ -241,6 +246,62 @@ static void burst_survives_threads_that_cannot_be_made(void **state)
     free(j);
 }
 
+/* Nothing wakes the loop from outside in these: where a thread fails, lead itself must see to it
+ * that the jobs which relied on it are started all the same. */
+static void blocked_jobs_start_one_by_one(atomic_int *fails_role, enum role role, bool contended)
+{
+    enum { N = 6 };
+    struct fake f;
+    struct fake_gate gate;
+    fake_gate_init(&gate);
+    struct lead_config c = {.places_min = 1, .places_max = 2 * N};
+    fake_init(&f, &c);
+    f.use_app_lock = true;
+    fake_start(&f);
+    struct fake_job *j = jobs_new(N, fake_body_gate, &gate);
+    atomic_store(fails_role, role);
+    if (contended)
+        pthread_mutex_lock(&f.app);
+    fake_send_all(&f, j, N);
+    if (contended) {
+        fake_until(fake_stats(&f).contended);
+        pthread_mutex_unlock(&f.app);
+    }
+    fake_until(atomic_load(&f.inside) == N);
+    atomic_store(fails_role, ROLE_NONE);
+    fake_gate_open(&gate);
+    until_finished(j, N);
+    fake_until(fake_stats(&f).busy == 0);
+    fake_fini(&f);
+    assert_ran_once(j, N);
+    fake_gate_fini(&gate);
+    free(j);
+}
+
+static void jobs_start_when_starters_cannot_be_made(void **state)
+{
+    (void)state;
+    blocked_jobs_start_one_by_one(&fake_create_fails_role, ROLE_START, false);
+}
+
+static void jobs_start_when_starters_cannot_start(void **state)
+{
+    (void)state;
+    blocked_jobs_start_one_by_one(&fake_start_fails_role, ROLE_START, false);
+}
+
+static void jobs_start_when_runners_cannot_be_made(void **state)
+{
+    (void)state;
+    blocked_jobs_start_one_by_one(&fake_create_fails_role, ROLE_RUN, true);
+}
+
+static void jobs_start_when_runners_cannot_start(void **state)
+{
+    (void)state;
+    blocked_jobs_start_one_by_one(&fake_start_fails_role, ROLE_RUN, true);
+}
+
 static void leader_is_found_again_when_the_first_threads_fail(void **state)
 {
     (void)state;
@@ -301,7 +362,8 @@ static void contended_lock_keeps_the_loop_turning_and_ends(void **state)
     fake_init(&f, &c);
     f.use_app_lock = true;
     fake_start(&f);
-    pthread_mutex_lock(&f.app); /* somebody computes */
+    fake_until(monitor_asleep(&f)); /* the wait for the lock alone must wake it */
+    pthread_mutex_lock(&f.app);     /* somebody computes */
     struct fake_job *j = jobs_new(N, NULL, NULL);
     fake_send_all(&f, j, N);
     fake_until(fake_stats(&f).contended);
@@ -456,6 +518,39 @@ static void done_leading_may_push_and_needs_no_turn(void **state)
     free(j);
 }
 
+static void body_50_us(struct fake_job *j)
+{
+    (void)j;
+    for (int64_t end = clock_mono_ns() + 50000; clock_mono_ns() < end;)
+        ;
+}
+
+static void many_fast_jobs_are_not_taken_for_a_slow_one(void **state)
+{
+    (void)state;
+    enum { N = 2000, TRIES = 5 };
+    unsigned ticks = 0, deposed = 0;
+    /* A thread that is itself held up by the machine looks slow; five times in a row, hardly. */
+    for (int i = 0; i < TRIES && (i == 0 || deposed >= ticks / 4); i++) {
+        struct fake f;
+        struct lead_config c = {.places_min = 1, .places_max = 4, .batch = 100};
+        fake_init(&f, &c);
+        struct fake_job *j = jobs_new(N, body_50_us, NULL);
+        f.arg = j + N;
+        f.on_answer = push_next;
+        fake_start(&f);
+        unsigned tick = tick_of(f.lead);
+        fake_send(&f, &j[0]);
+        until_finished(j, N);
+        ticks = tick_of(f.lead) - tick;
+        deposed = (unsigned)(fake_stats(&f).deposed + fake_stats(&f).deposed_gil);
+        fake_fini(&f);
+        assert_ran_once(j, N);
+        free(j);
+    }
+    assert_true(deposed < ticks / 4);
+}
+
 static void stop_waits_for_those_inside_and_starts_nothing(void **state)
 {
     (void)state;
@@ -583,11 +678,6 @@ static long sleeps_of(const char *name)
     return n;
 }
 
-static bool monitor_asleep(struct fake *f)
-{
-    return (atomic_load(&f->lead->notice) & NOTICE_ASLEEP) != 0;
-}
-
 static void monitor_sleeps_when_nothing_runs_and_wakes_for_the_next_job(void **state)
 {
     (void)state;
@@ -695,12 +785,17 @@ int main(void)
         cmocka_unit_test(fast_jobs_return_to_the_leader_after_a_full_house),
         cmocka_unit_test(burst_starts_two_thousand_blocked_jobs_at_once),
         cmocka_unit_test(burst_survives_threads_that_cannot_be_made),
+        cmocka_unit_test(jobs_start_when_starters_cannot_be_made),
+        cmocka_unit_test(jobs_start_when_starters_cannot_start),
+        cmocka_unit_test(jobs_start_when_runners_cannot_be_made),
+        cmocka_unit_test(jobs_start_when_runners_cannot_start),
         cmocka_unit_test(leader_is_found_again_when_the_first_threads_fail),
         cmocka_unit_test(start_fails_with_a_sentence_when_no_thread_can_be_made),
         cmocka_unit_test(contended_lock_keeps_the_loop_turning_and_ends),
         cmocka_unit_test(runner_that_blocks_is_replaced),
         cmocka_unit_test(cancelled_job_never_starts),
         cmocka_unit_test(started_job_cannot_be_cancelled),
+        cmocka_unit_test(many_fast_jobs_are_not_taken_for_a_slow_one),
         cmocka_unit_test(stop_waits_for_those_inside_and_starts_nothing),
         cmocka_unit_test(stop_takes_the_loop_from_a_leader_inside),
         cmocka_unit_test(stop_may_come_from_a_job),
