@@ -2,6 +2,7 @@
 #include "net/listen.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -35,11 +36,14 @@ static void describe(struct listener *l)
         return;
     if (ss.ss_family == AF_UNIX) {
         const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&ss;
+        size_t n = len > offsetof(struct sockaddr_un, sun_path)
+                       ? len - offsetof(struct sockaddr_un, sun_path)
+                       : 0;
+        static_assert(sizeof l->host > sizeof un->sun_path, "a path and its end");
         l->is_unix = true;
-        if (len > offsetof(struct sockaddr_un, sun_path) + 1 && un->sun_path[0] == '\0')
-            snprintf(l->host, sizeof l->host, "@%.62s", un->sun_path + 1);
-        else
-            snprintf(l->host, sizeof l->host, "%.63s", un->sun_path);
+        memcpy(l->host, un->sun_path, n < sizeof un->sun_path ? n : sizeof un->sun_path);
+        if (n > 1 && l->host[0] == '\0') /* an abstract name has no end of its own */
+            l->host[0] = '@';
         snprintf(l->url, sizeof l->url, "http://unix:%s", l->host);
     } else if (ss.ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
