@@ -7,6 +7,7 @@
  * peer resets only when it is sent something; an HTTP/1.1 client that waits is therefore sent one
  * interim response, 100 (Continue), which every such client must be able to ignore
  * (RFC 9110 §15.2): at once for a request that still waits in the queue, after 100 ms otherwise.
+ * Inside a chunked response the upper layer writes a byte that changes nothing.
  */
 #include "http/h1_conn.h"
 
@@ -454,11 +455,15 @@ static void on_drained(struct conn *c)
         out_give_back(hc);
 }
 
-/* Send the interim response that makes a closed peer answer with a reset. */
+/* Send, once, what makes a closed peer answer with a reset and means nothing to one that reads. */
 static void probe(struct h1_conn *hc)
 {
-    if (hc->probed || hc->responded || !hc->is_11 || hc->conn.is_unix)
+    if (hc->probed || !hc->is_11 || hc->conn.is_unix)
         return;
+    if (hc->responded) {
+        hc->probed = server_of(hc)->up->probe(hc);
+        return;
+    }
     hc->probed = true;
     if (buf_add(&hc->conn.out, CONTINUE, sizeof CONTINUE - 1) == 0)
         conn_want_flush(&hc->conn);

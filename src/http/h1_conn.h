@@ -56,6 +56,9 @@ struct h1_up {
     void (*refuse)(struct h1_conn *hc, const struct h1_error *why, struct buf *out);
     /* Has the request of hc->user not been started yet? */
     bool (*is_queued)(struct h1_conn *hc);
+    /* The client finished sending while its response is under way: write a byte that it must ignore, to
+     * see whether it still reads. False: no such byte can be written now. */
+    bool (*probe)(struct h1_conn *hc);
     /* The connection has closed; the struct is freed after this. */
     void (*closed)(struct h1_conn *hc);
 };
@@ -98,7 +101,7 @@ struct h1_conn {
     bool is_11 : 1;            /* the request in work is HTTP/1.1 */
     bool expecting : 1;        /* the client waits for 100 Continue */
     bool responded : 1;        /* bytes of the present response were written */
-    bool probed : 1;           /* an interim response was sent to see whether the client still reads */
+    bool probed : 1;           /* something was sent to see whether the client still reads */
     bool body_paused : 1;
     bool reset_at_end : 1;     /* close with RST: the answer has no framing that shows the cut */
     bool proxied : 1;          /* the PROXY protocol replaced the peer's address */

@@ -174,7 +174,7 @@ static void recycle(struct exchange *x)
     x->state = X_IDLE;
     atomic_store_explicit(&x->flushed, false, memory_order_relaxed);
     atomic_store_explicit(&x->started, false, memory_order_relaxed);
-    x->run_over = x->head_saved = x->wants_body = false;
+    x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
     x->wire_bytes = 0;
     atomic_store_explicit(&x->gone, false, memory_order_relaxed);
@@ -589,18 +589,19 @@ void exchange_slow_bodies(struct server *s)
 
 /* ---- what the executor calls (struct call_ops) ---- */
 
-static bool op_gone(const struct call *c)
-{
-    return atomic_load_explicit(&of_call(c)->gone, memory_order_acquire);
-}
-
-static int stopped(struct exchange *x)
+static int stopped(const struct exchange *x)
 {
     if (atomic_load_explicit(&x->gone, memory_order_acquire))
         return -EPIPE;
     if (atomic_load_explicit(&x->server->cancelled, memory_order_relaxed))
         return -ECANCELED;
     return 0;
+}
+
+/* Nobody takes the answer: the client has left, or the grace of a stop is over. */
+static bool op_gone(const struct call *c)
+{
+    return stopped(of_call(c)) != 0;
 }
 
 /* Append to the queue between executor and loop; spills above the bounds. Under lock. */
@@ -651,8 +652,10 @@ static int op_flush(struct call *c)
     if (!rc && c->out.n) {
         int64_t n = (int64_t)c->out.n;
         rc = outq_add(x, &c->out);
-        if (!rc)
+        if (!rc) {
             x->unsent += n;
+            x->end_handed = c->state == CALL_ENDED;
+        }
     }
     if (!rc && x->unsent > x->server->conf->response_backlog)
         rc = -EAGAIN;
@@ -1087,6 +1090,25 @@ static bool on_is_queued(struct h1_conn *hc)
     return x && x->state == X_IN_WORK && !atomic_load_explicit(&x->started, memory_order_relaxed);
 }
 
+/*
+ * A byte that every client must ignore, between two chunks of a stream: a leading zero of the next
+ * chunk's size (RFC 9112 §7.1: chunk-size = 1*HEXDIG). A peer that has closed answers it with a reset.
+ */
+static bool on_probe(struct h1_conn *hc)
+{
+    struct exchange *x = hc->user;
+    if (x->state != X_IN_WORK || !x->flushed || x->call.framing != CALL_CHUNKED ||
+        !conn_is_drained(&hc->conn))
+        return false;
+    pthread_mutex_lock(&x->lock);
+    bool between = !x->end_handed && !x->outq.mem.n && x->outq.file_start == x->outq.file_end;
+    pthread_mutex_unlock(&x->lock);
+    if (!between || h1_write(hc, "0", 1))
+        return false;
+    x->wire_bytes++;
+    return true;
+}
+
 /* The server's own answer, built as any other; there may be no exchange. */
 static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf *out)
 {
@@ -1161,5 +1183,6 @@ const struct h1_up EXCHANGE_UP = {
     .drained = on_drained,
     .refuse = on_refuse,
     .is_queued = on_is_queued,
+    .probe = on_probe,
     .closed = on_closed,
 };

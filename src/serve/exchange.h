@@ -69,6 +69,7 @@ struct exchange {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct outq outq;          /* under lock */
+    bool end_handed;           /* under lock: the end of the response was handed over */
     int64_t unsent;            /* under lock: in outq, or given to the connection and not yet written */
     int64_t inflight;          /* leader: of `unsent`, given to the connection */
     enum intake intake;        /* under lock */
