@@ -1550,7 +1550,7 @@ def test_nothing_grows(harness, path, case):
         memory_2, objects_2, counts_2 = once(400)
     finally:
         tracemalloc.stop()
-    assert memory_2 - memory < 800 * 15
+    assert memory_2 - memory < 800 * 40  # one object of each request would be more
     assert objects_2 - objects < 50
     assert all(y - x < 200 for x, y in zip(counts, counts_2)), (counts, counts_2)
     assert all(x - y < 750 for x, y in zip(counts, counts_2)), (counts, counts_2)
