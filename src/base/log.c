@@ -36,7 +36,7 @@
 #include "base/escape.h"
 
 /* Pending bytes of a sink: about 5,000 access lines, 50 ms at 100,000 requests/s. */
-static const size_t LOG_PENDING_BYTES_MAX = 1024 * 1024;
+static const size_t LOG_PENDING_BYTES_MAX = (size_t)1024 * 1024;
 /* Standard error, error log, access log, and some for other servers of the process. */
 #define LOG_SINKS_MAX 16
 static const int64_t LOG_TELL_NS = 1000000000;

@@ -28,7 +28,7 @@
  * 10 * (8 KiB * 6 + "..." and quotes) + 512 bytes of keys and numbers = 492,100. */
 #define ACCESS_LINE_BYTES_MAX ((size_t)512 * 1024)
 /* What the line buffer keeps between lines. */
-static const size_t ACCESS_KEEP_BYTES = 64 * 1024;
+static const size_t ACCESS_KEEP_BYTES = (size_t)64 * 1024;
 /* A user name from Basic credentials. */
 #define ACCESS_USER_BYTES_MAX 256
 /* Width and precision of an atom. */
@@ -278,7 +278,7 @@ static int parse_name(struct compiler *c, struct slice *name)
 /* One `%(name)[-0][width][.precision]conversion`; c->at stands behind the '%'. */
 static int parse_atom(struct compiler *c)
 {
-    struct slice name;
+    struct slice name = {0};
     char *literal_end = c->out;
     struct piece piece = {.literal = slice_of(c->literal, (size_t)(c->out - c->literal))};
     if (parse_name(c, &name) || atom_kind(c, &piece, name.p, name.n))
