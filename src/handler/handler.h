@@ -51,7 +51,7 @@ enum call_framing { CALL_LENGTH = 0, CALL_CHUNKED, CALL_CLOSE, CALL_NO_BODY };
 struct call_peer {
     char remote_addr[64];  /* textual IP; "" for a Unix socket */
     char remote_port[8];   /* "" for a Unix socket */
-    char server_addr[108]; /* textual IP or socket path of the listener */
+    char server_addr[112]; /* textual IP or socket path of the listener */
     char server_port[8];   /* "" for a Unix socket */
     bool is_unix;
     bool is_tls; /* later */

@@ -98,6 +98,7 @@ struct h1_conn {
     uint32_t served;           /* requests answered */
     uint8_t state;             /* enum h1_state */
     uint8_t reason;            /* enum close_reason, once closing */
+    uint8_t streak;            /* requests that ran in a row; for the upper layer */
     bool is_11 : 1;            /* the request in work is HTTP/1.1 */
     bool expecting : 1;        /* the client waits for 100 Continue */
     bool responded : 1;        /* bytes of the present response were written */

@@ -1082,6 +1082,14 @@ void lead_push(struct lead *l, struct lead_job *job)
     count(&l->lead_n, 1);
 }
 
+void lead_push_next(struct lead *l, struct lead_job *job)
+{
+    must(list_empty(&job->node));
+    job->pushed_ns = atomic_load_explicit(&l->now_ns, memory_order_relaxed);
+    list_add(l->batch.next, &job->node); /* before the first */
+    count(&l->lead_n, 1);
+}
+
 bool lead_cancel(struct lead *l, struct lead_job *job)
 {
     lead_lock(l);

@@ -85,6 +85,10 @@ WEIR_MUST_USE int lead_start(struct lead *l, struct err *e);
 /* Leader: a job is ready to run. */
 void lead_push(struct lead *l, struct lead_job *job);
 
+/* Leader, inside ops->done_leading only: the same, ahead of everything that waits. For the next job of
+ * a client whose answers go out together; the caller bounds how often in a row. */
+void lead_push_next(struct lead *l, struct lead_job *job);
+
 /* Leader: take a job back that has not started; true: it is off the queue and will never run. */
 WEIR_MUST_USE bool lead_cancel(struct lead *l, struct lead_job *job);
 

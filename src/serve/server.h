@@ -52,6 +52,7 @@ struct server {
     struct list slow_bodies;   /* exchanges that may be handed over while their body comes */
     uv_timer_t slow_timer;
     bool slow_running;
+    bool in_done;              /* inside exchange_done_leading */
     _Atomic int64_t memory;    /* bytes of bodies and responses that wait in memory */
     uint64_t next_id;
     unsigned connections_max;
