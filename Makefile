@@ -79,7 +79,7 @@ layers: ## check that includes point in one direction
 	@tools/layers
 warnings: deps-test ## build with gcc and clang, warnings are errors
 	@for cc in gcc clang; do \
-	  $(call setup,build-$$cc,--werror,$$cc) && ninja -C build-$$cc --quiet && ninja -C build-$$cc --quiet $$(tools/unit-targets build-$$cc) || exit 1; done
+	  CC=$$cc tools/setup build-$$cc --werror && ninja -C build-$$cc --quiet || exit 1; done
 docs: build ## generate docs/reference from the .def files
 	@tools/reference
 compdb: ## compile_commands.json for editors
