@@ -1556,6 +1556,22 @@ def test_nothing_grows(harness, path, case):
     assert all(x - y < 750 for x, y in zip(counts, counts_2)), (counts, counts_2)
 
 
+@pytest.mark.parametrize("case", range(CASES))
+def test_no_failed_allocation_breaks_a_thread(harness, path, case):
+    """The n-th allocation fails, for every n: an answer or an aborted one, and the next request is as ever."""
+    app, spec = exercise(path)[case]
+    a = harness.App(app)
+    ordinary = Answer(a.run(spec, spec)[1])
+    for n in range(1, 400):
+        failed, first, second = a.fail(n, spec)
+        if not failed:
+            break
+        first, second = Answer(first), Answer(second)
+        assert first.state in ("ended", "aborted")
+        assert (second.status, second.text, second.state) == (ordinary.status, ordinary.text, ordinary.state)
+        del harness.lines[:]
+
+
 # ---- real frameworks ----
 
 

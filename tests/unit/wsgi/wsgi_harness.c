@@ -326,9 +326,58 @@ struct app_object {
     uint64_t next_id;
 };
 
+/* ---- the n-th allocation of Python fails ---- */
+
+static PyMemAllocatorEx real_mem, real_obj;
+static _Thread_local long fail_in; /* allocations until the one that fails; 0 = none does */
+
+static bool fails(void)
+{
+    return fail_in && --fail_in == 0;
+}
+
+#define HOOKS(domain)                                                                              \
+    static void *domain##_malloc(void *ctx, size_t n)                                              \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return fails() ? NULL : real_##domain.malloc(real_##domain.ctx, n);                        \
+    }                                                                                              \
+    static void *domain##_calloc(void *ctx, size_t k, size_t n)                                    \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return fails() ? NULL : real_##domain.calloc(real_##domain.ctx, k, n);                     \
+    }                                                                                              \
+    static void *domain##_realloc(void *ctx, void *p, size_t n)                                    \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return fails() ? NULL : real_##domain.realloc(real_##domain.ctx, p, n);                    \
+    }                                                                                              \
+    static void domain##_free(void *ctx, void *p)                                                  \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        real_##domain.free(real_##domain.ctx, p);                                                  \
+    }
+
+HOOKS(mem)
+HOOKS(obj)
+
+static void hooks(bool on)
+{
+    PyMemAllocatorEx m = {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free};
+    PyMemAllocatorEx o = {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free};
+    if (on) {
+        PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &real_mem);
+        PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &real_obj);
+    }
+    PyMem_SetAllocator(PYMEM_DOMAIN_MEM, on ? &m : &real_mem);
+    PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, on ? &o : &real_obj);
+}
+
 struct work {
     struct app *app;
     struct job *jobs;
+    long fail_at; /* allocation of the first run that fails, or 0 */
+    bool failed;
     unsigned repeat; /* for counting instructions: run the first job again */
 };
 
@@ -342,7 +391,10 @@ static void *thread_main(void *arg)
     a->enter(a, local);
     for (struct job *j = w->jobs; j; j = j->next) {
         now = j;
+        fail_in = w->fail_at;
         a->run(a, local, &j->call);
+        w->failed |= w->fail_at && !fail_in;
+        w->fail_at = fail_in = 0;
         for (unsigned i = 1; i < w->repeat; i++) {
             job_reset(j, i, true);
             a->run(a, local, &j->call);
@@ -437,7 +489,31 @@ static PyObject *app_repeat(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* fail(n, spec) -> did a run with n allocations or more take place? The n-th one failed. A second,
+ * ordinary run in the same thread must give the same answer as ever. */
+static PyObject *app_fail(PyObject *self, PyObject *args)
+{
+    struct app_object *o = (struct app_object *)self;
+    PyObject *spec;
+    long n;
+    if (!PyArg_ParseTuple(args, "lO", &n, &spec))
+        return NULL;
+    struct job *j = job_new(spec, 1), *k = job_new(spec, 2);
+    if (!j || !k)
+        abort();
+    j->next = k;
+    struct work w = {.app = o->app, .jobs = j, .repeat = 1, .fail_at = n};
+    hooks(true);
+    work(&w);
+    hooks(false);
+    PyObject *first = job_result(j), *second = job_result(k);
+    job_free(j);
+    job_free(k);
+    return Py_BuildValue("(NNN)", PyBool_FromLong(w.failed), first, second);
+}
+
 static PyMethodDef app_methods[] = {
+    {"fail", app_fail, METH_VARARGS, ""},
     {"run", app_run, METH_VARARGS, ""},
     {"repeat", app_repeat, METH_VARARGS, ""},
     {NULL, NULL, 0, NULL},
