@@ -69,7 +69,7 @@ extern PyObject *wsgi_keys[WSGI_KEY_COUNT];
 /* One base environ for each listener and shape of request; the newest few are kept. */
 struct environ_base {
     PyObject *dict; /* owned; NULL = unused */
-    char server_addr[108];
+    char server_addr[112];
     char server_port[8];
     bool is_unix, is_tls;
     bool has_port, has_host; /* REMOTE_PORT and HTTP_HOST stand in it */
