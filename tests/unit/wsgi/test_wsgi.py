@@ -1556,6 +1556,7 @@ def test_nothing_grows(harness, path, case):
     assert all(x - y < 750 for x, y in zip(counts, counts_2)), (counts, counts_2)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="CPython's own traceback module crashes without memory")
 @pytest.mark.parametrize("case", range(CASES))
 def test_no_failed_allocation_breaks_a_thread(harness, path, case):
     """The n-th allocation fails, for every n: an answer or an aborted one, and the next request is as ever."""
