@@ -8,6 +8,7 @@
 #define WEIR_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define WEIR_NORETURN __attribute__((noreturn))
 #define WEIR_COLD __attribute__((cold, noinline))
+#define WEIR_FALLTHROUGH __attribute__((fallthrough))
 #define WEIR_LIKELY(x) __builtin_expect(!!(x), 1)
 #define WEIR_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

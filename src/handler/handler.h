@@ -14,6 +14,7 @@
 #ifndef WEIR_HANDLER_HANDLER_H
 #define WEIR_HANDLER_HANDLER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -71,6 +72,7 @@ struct call {
     enum call_framing framing;
     int status;               /* 0 until set */
     bool keep_alive;          /* decided when the head is framed */
+    const _Atomic bool *last;  /* lent; true: the server stops and keeps no connection. NULL: never */
     bool has_length;          /* the application set Content-Length */
     bool has_date, has_server, has_via;
     bool close_wanted;        /* the handler asks for the end of the connection */

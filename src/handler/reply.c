@@ -446,7 +446,8 @@ int call_begin(struct call *c, int64_t total)
         return -ENOMEM;
 
     bool length_line = framing_decide(c, total);
-    if (c->close_wanted || c->framing == CALL_CLOSE)
+    if (c->close_wanted || c->framing == CALL_CLOSE ||
+        (c->last && atomic_load_explicit(c->last, memory_order_relaxed)))
         c->keep_alive = false;
 
     char *p = c->out.p + c->out.n;

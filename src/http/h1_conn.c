@@ -26,6 +26,8 @@ static const size_t H1_AHEAD_BYTES = 64 * 1024;
 static const size_t H1_UNSENT_BYTES = 256 * 1024;
 /* How long to wait for the client's FIN after ours; it keeps sending what will not be read. */
 static const uint64_t H1_LINGER_MS = 2000;
+/* The same while the server stops: those who keep their end open must not hold it up. */
+static const uint64_t H1_LINGER_DRAIN_MS = 500;
 /* The largest output buffer kept for the next answer. */
 static const size_t H1_SPARE_BYTES = 64 * 1024;
 /* How often to look at clients whose FIN came while their request is in work. */
@@ -662,6 +664,7 @@ void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct soc
 void h1_drain(struct h1_server *s)
 {
     s->draining = true;
+    s->pool.lists[H1_L_LINGER].timeout_ms = H1_LINGER_DRAIN_MS;
     for (struct list *n = s->all.next; n != &s->all;) {
         struct h1_conn *hc = container_of(n, struct h1_conn, all);
         n = n->next;

@@ -111,6 +111,7 @@ static struct exchange *take(struct server *s)
         x->server = s;
         x->body.fd = x->outq.fd = x->call.file_fd = -1;
         x->call.ops = &CALL_OPS;
+        x->call.last = &s->draining;
         pthread_mutex_init(&x->lock, NULL);
         pthread_cond_init(&x->changed, NULL);
         list_init(&x->job.node);
@@ -1085,7 +1086,7 @@ static void on_gone(struct h1_conn *hc)
             break;
         }
         counter_add(&s->counters.abandoned, 1);
-        /* fall through */
+        WEIR_FALLTHROUGH;
     case X_RECEIVING:
     case X_SENDING:
         record(x, close_reason_word(hc->reason < CLOSE_REASONS ? (enum close_reason)hc->reason

@@ -180,6 +180,7 @@ static void on_stop_mail(struct mail *m)
     int asked = atomic_load(&s->stop_asked);
     if (s->stop_done == 0) {
         s->stop_done = SERVER_DRAIN;
+        atomic_store(&s->draining, true);
         listen_close(&s->listeners);
         h1_drain(&s->h1);
         if (asked == SERVER_DRAIN) {
