@@ -2,7 +2,6 @@
 #include "net/listen.h"
 
 #include <arpa/inet.h>
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -39,9 +38,8 @@ static void describe(struct listener *l)
         size_t n = len > offsetof(struct sockaddr_un, sun_path)
                        ? len - offsetof(struct sockaddr_un, sun_path)
                        : 0;
-        static_assert(sizeof l->host > sizeof un->sun_path, "a path and its end");
         l->is_unix = true;
-        memcpy(l->host, un->sun_path, n < sizeof un->sun_path ? n : sizeof un->sun_path);
+        memcpy(l->host, un->sun_path, n < sizeof l->host ? n : sizeof l->host - 1);
         if (n > 1 && l->host[0] == '\0') /* an abstract name has no end of its own */
             l->host[0] = '@';
         snprintf(l->url, sizeof l->url, "http://unix:%s", l->host);

@@ -43,7 +43,7 @@ struct listener {
     bool closed;
     bool owns_path;
     char path[108];        /* of a Unix socket with a file */
-    char host[112];        /* textual address, or the Unix path ("@name" for an abstract one) */
+    char host[108];        /* textual address, or the Unix path ("@name" for an abstract one) */
     char port[8];          /* "" for Unix sockets */
     char url[160];         /* for the ready line: http://127.0.0.1:8000, http://unix:/path */
 };
