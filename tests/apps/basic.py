@@ -170,6 +170,18 @@ def stream(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
     return Closing((f"piece {i}\n".encode() for i in range(int(arg))), f"stream {environ['QUERY_STRING']}")
 
 
+def ticks(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
+    """/ticks/N: N pieces, 100 ms apart."""
+    def items() -> Iterator[bytes]:
+        for i in range(int(arg)):
+            yield f"tick {i}\n".encode()
+            time.sleep(0.1)
+
+    note("ticks")
+    start("200 OK", [("Content-Type", "text/plain")])
+    return Closing(items(), "ticks")
+
+
 def gated(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
     """/gated/NAME: server-sent events; event N is made when /open/NAME-N was asked for."""
     def items() -> Iterator[bytes]:
@@ -280,7 +292,7 @@ def seen(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
 VIEWS = {
     "": hello, "health": hello, "hello": hello, "token": token, "env": env, "echo": echo, "size": size,
     "ignore": ignore, "status": status, "sleep": sleep, "wait": wait, "open": open_gate, "watch": watch,
-    "burn": burn, "stream": stream, "gated": gated, "flood": flood, "big": big, "live": live,
+    "burn": burn, "stream": stream, "ticks": ticks, "gated": gated, "flood": flood, "big": big, "live": live,
     "reads": reads, "fail": fail, "errors": errors, "background": background, "imports": imports,
     "die": die, "thread": thread, "seen": seen,
 }
