@@ -127,7 +127,7 @@ static int open_tcp(struct listen_set *set, const struct listen_spec *s, struct 
     freeaddrinfo(found);
     if (failed == EADDRINUSE)
         return err_set(e, "cannot listen on %s: address already in use: stop the process that "
-                          "has this port, or choose another", s->text);
+                          "has this port, or choose another port", s->text);
     if (failed == EACCES)
         return err_set(e, "cannot listen on %s: ports below 1024 need privileges; choose a higher "
                           "one or grant CAP_NET_BIND_SERVICE", s->text);

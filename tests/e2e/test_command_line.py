@@ -245,7 +245,7 @@ def test_waitress_serve_takes_the_application_as_an_option(weir, folder):
         cwd=folder,
     )
     assert s.get("/").body == b"hello"
-    assert "threads 4:8" in s.log
+    s.wait_log("threads 4:8")
 
 
 def test_options_of_waitress_without_effect_are_told(weir, folder):
@@ -357,7 +357,8 @@ def script(weir, tmp_path):
 def test_serve_takes_host_port_and_threads(script):
     s = script("host='127.0.0.1', port=0, threads=8")
     assert s.get("/").body == b"served"
-    assert "threads 4:8" in s.log and "Serving on http://127.0.0.1:" in s.log
+    s.wait_log("threads 4:8")
+    assert "Serving on http://127.0.0.1:" in s.log
 
 
 def test_serve_returns_on_ctrl_c(script):
