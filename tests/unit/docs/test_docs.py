@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-BUILD = ROOT / os.environ.get("WEIR_BUILD", "build")
+BUILD = ROOT / "build"  # what a reader has; sanitizers have nothing to find here
 WEIR = BUILD / "weir"
-PATIENCE = 4 if "asan" in BUILD.name or "tsan" in BUILD.name else 1
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"),
@@ -144,7 +143,7 @@ def test_every_make_target_that_a_page_mentions_exists(page):
 @needs_weir
 def test_reference_is_up_to_date():
     run = subprocess.run([ROOT / "tools/reference", "--check"], capture_output=True, text=True,
-                         env={**os.environ, "BUILD": str(BUILD)})
+                         env={**os.environ, "BUILD": "build"})
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -220,14 +219,14 @@ def serving(command: list[str] | str, folder: Path, env: dict[str, str]) -> Iter
                                    stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                    start_new_session=True)
     try:
-        until = time.monotonic() + 20 * PATIENCE
+        until = time.monotonic() + 20
         while not (found := re.search(r"serving .* on (http://[^\s,]+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.02)
         yield found[1]
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(20 * PATIENCE) in (0, -signal.SIGTERM), log.read_text()
+        assert process.wait(20) in (0, -signal.SIGTERM), log.read_text()
         assert "stopped" in log.read_text()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -287,7 +286,7 @@ def test_from_waitress_can_be_followed_step_by_step(tmp_path):
                 assert rest in run.stdout, (block, run.stdout, run.stderr)
                 if "& done; wait" in block:
                     assert run.stdout.count(rest) == 10
-                    assert time.monotonic() - start < 3.9 * PATIENCE
+                    assert time.monotonic() - start < 3.9
             else:
                 pytest.fail(f"unknown step: {what}")
             done.append(verb)
