@@ -97,6 +97,18 @@ static const char *const KNOWN_FIELDS[] = {
     "X_REQUEST_ID",
 };
 
+/* Values that are not kept after their request. */
+static const char *const SECRET_FIELDS[] = {"HTTP_AUTHORIZATION",       "HTTP_COOKIE",
+                                            "HTTP_PROXY_AUTHORIZATION", "HTTP_X_API_KEY",
+                                            "HTTP_X_CSRFTOKEN",         "HTTP_X_CSRF_TOKEN"};
+
+/* With so many fields, and a few keys of the application, the smaller table of a base (42 keys) is
+ * full. */
+#define FEW_FIELDS 10
+
+/* Longer values are not kept for the next request. */
+#define VALUE_BYTES_KEPT 128
+
 /* ---- small things ---- */
 
 /* Bytes as the str of WSGI. New reference or NULL. */
@@ -139,9 +151,10 @@ static unsigned name_slot(struct slice s)
 
 /* The key of a field name: a new reference, Py_None where it is not shown to applications, or NULL.
  */
-static PyObject *name_make(const struct environ_state *st, struct slice s)
+static PyObject *name_make(const struct environ_state *st, struct slice s, bool *repeats)
 {
     char small[256], *text = small;
+    *repeats = false;
     if (s.n + 6 > sizeof small && !(text = PyMem_Malloc(s.n + 6)))
         return PyErr_NoMemory();
     memcpy(text, "HTTP_", 5);
@@ -168,6 +181,9 @@ static PyObject *name_make(const struct environ_state *st, struct slice s)
             Py_INCREF(known);
             Py_DECREF(key);
             key = known;
+            *repeats = true;
+            for (unsigned i = 0; i < countof(SECRET_FIELDS); i++)
+                *repeats &= strcmp(text, SECRET_FIELDS[i]) != 0;
         } else if (PyErr_Occurred()) {
             Py_CLEAR(key);
         }
@@ -177,23 +193,49 @@ static PyObject *name_make(const struct environ_state *st, struct slice s)
     return key;
 }
 
-/* As name_make, by way of the cache. */
-static PyObject *name_key(struct environ_state *st, struct slice s)
+/* The place of a field name in the cache, filled in. `other` is used for names that are too long to
+ * be kept: then the caller owns its key. NULL and an exception. */
+static struct environ_name *name_find(struct environ_state *st, struct slice s,
+                                      struct environ_name *other)
 {
     struct environ_name *e = &st->names[name_slot(s)];
-    if (WEIR_LIKELY(e->key && e->n == s.n && memcmp(e->raw, s.p, s.n) == 0)) {
-        Py_INCREF(e->key);
-        return e->key;
+    if (WEIR_LIKELY(e->key && e->n == s.n && memcmp(e->raw, s.p, s.n) == 0))
+        return e;
+    bool repeats;
+    PyObject *key = name_make(st, s, &repeats); /* new */
+    if (!key)
+        return NULL;
+    if (s.n > sizeof e->raw) {
+        *other = (struct environ_name){.key = key};
+        return other;
     }
-    PyObject *key = name_make(st, s); /* new */
-    if (key && s.n <= sizeof e->raw) {
-        Py_XDECREF(e->key);
-        Py_INCREF(key);
-        e->key = key;
-        e->n = (unsigned char)s.n;
-        memcpy(e->raw, s.p, s.n);
+    Py_XDECREF(e->key);
+    Py_CLEAR(e->value);
+    e->key = key;
+    e->repeats = repeats;
+    e->n = (unsigned char)s.n;
+    memcpy(e->raw, s.p, s.n);
+    return e;
+}
+
+/* The value of a field: a new reference or NULL. Clients repeat themselves, and each other. */
+static PyObject *value_str(struct environ_name *e, struct slice s)
+{
+    if (!e->repeats || s.n > VALUE_BYTES_KEPT)
+        return latin1(s);
+    PyObject *last = e->value;
+    if (WEIR_LIKELY(last && (size_t)PyUnicode_GET_LENGTH(last) == s.n &&
+                    memcmp(PyUnicode_1BYTE_DATA(last), s.p, s.n) == 0)) {
+        Py_INCREF(last);
+        return last;
     }
-    return key;
+    PyObject *value = latin1(s); /* new */
+    if (value) {
+        Py_INCREF(value);
+        Py_XDECREF(e->value);
+        e->value = value;
+    }
+    return value;
 }
 
 /* ---- fields ---- */
@@ -211,21 +253,22 @@ static int join(PyObject *dict, PyObject *key, PyObject *value)
 
 static int field_put(struct wsgi_run *run, PyObject *dict, const struct field *f, bool whole)
 {
-    PyObject *key = name_key(&run->w->environ, f->name); /* new */
-    if (!key)
+    struct environ_name other = {0};
+    struct environ_name *e = name_find(&run->w->environ, f->name, &other);
+    if (!e)
         return -1;
     int rc = 0;
     /* A chunked body that is here as a whole is shown with its length instead. */
-    if (WEIR_LIKELY(key != Py_None && !(whole && key == W_KEY(http_transfer_encoding)))) {
-        PyObject *value = latin1(f->value); /* new */
+    if (WEIR_LIKELY(e->key != Py_None && !(whole && e->key == W_KEY(http_transfer_encoding)))) {
+        PyObject *value = value_str(e, f->value); /* new */
         Py_ssize_t before = PyDict_GET_SIZE(dict);
-        if (WEIR_UNLIKELY(!value || !PyDict_SetDefault(dict, key, value))) /* borrowed */
+        if (WEIR_UNLIKELY(!value || !PyDict_SetDefault(dict, e->key, value))) /* borrowed */
             rc = -1;
         else if (WEIR_UNLIKELY(PyDict_GET_SIZE(dict) == before))
-            rc = join(dict, key, value);
+            rc = join(dict, e->key, value);
         Py_XDECREF(value);
     }
-    Py_DECREF(key);
+    Py_XDECREF(other.key);
     return rc;
 }
 
@@ -337,9 +380,8 @@ static int slot_put(struct environ_template *t, enum environ_slot slot, PyObject
 }
 
 /* PATH_INFO, QUERY_STRING and both names of the raw target. */
-static int target_put(struct wsgi_run *run)
+static int target_put(struct wsgi_run *run, struct environ_template *t)
 {
-    struct environ_template *t = &run->t->last;
     const struct req *r = run->c->req;
     bool known = r->form == REQ_ORIGIN && r->target.n <= sizeof t->target;
     if (known && r->target.n == t->target_n && memcmp(t->target, r->target.p, r->target.n) == 0)
@@ -372,9 +414,9 @@ static bool client_of(const struct call *c, const char **addr, char port[8])
     return port[0] != '\0';
 }
 
-static int client_put(struct wsgi_run *run, const char *addr, const char *port)
+static int client_put(struct wsgi_run *run, struct environ_template *t, const char *addr,
+                      const char *port)
 {
-    struct environ_template *t = &run->t->last;
     if (!t->now[SLOT_ADDR] || strcmp(t->addr, addr) != 0) {
         PyObject *str; /* new */
         if (*addr)
@@ -416,9 +458,8 @@ static bool host_of(const struct call *c, struct slice *host)
 }
 
 /* HTTP_HOST, and SERVER_NAME that follows it. */
-static int host_put(struct wsgi_run *run, struct slice host)
+static int host_put(struct wsgi_run *run, struct environ_template *t, struct slice host)
 {
-    struct environ_template *t = &run->t->last;
     if (WEIR_LIKELY(host.n && host.n == t->host_n && memcmp(t->host, host.p, host.n) == 0))
         return 0;
     t->host_n = 0;
@@ -442,12 +483,13 @@ static int host_put(struct wsgi_run *run, struct slice host)
 }
 
 /* Both names of client_disconnected. */
-static int gone_put(struct wsgi_run *run)
+static int gone_put(struct wsgi_run *run, struct environ_template *t)
 {
-    struct environ_template *t = &run->t->last;
-    bool in = run->t->gone && t->now[SLOT_GONE] == run->t->gone;
-    run->gone = wsgi_gone_take(
-        run, in ? 3 : 0); /* new; the template has two in the dict and one beside it */
+    /* A template that has it holds it twice in its dict and once beside that. */
+    Py_ssize_t held = 0;
+    for (unsigned i = 0; i < countof(run->t->last); i++)
+        held += run->t->gone && run->t->last[i].now[SLOT_GONE] == run->t->gone ? 3 : 0;
+    run->gone = wsgi_gone_take(run, held); /* new */
     if (!run->gone)
         return -1;
     if (WEIR_LIKELY(t->now[SLOT_GONE] == run->gone))
@@ -506,9 +548,37 @@ static int put_same(PyObject *dict, PyObject *key, PyObject *value)
     return PyDict_SetItem(dict, key, value);
 }
 
+/*
+ * Let the table of `d` grow once, so that the fields of an ordinary browser's request fit without a
+ * resize (1,300 instructions and a second block of memory) in each copy. A dict grows when its room
+ * is used up, also by keys that are gone again; what stays is compact, which PyDict_Copy needs for
+ * its fast way. 0 or -1.
+ */
+static int grow(PyObject *d)
+{
+    PyObject *sizeof_name = PyUnicode_FromString("__sizeof__"); /* new */
+    Py_ssize_t first = 0;
+    int rc = sizeof_name ? 0 : -1;
+    for (int i = 0; !rc && i < 128; i++) {
+        PyObject *key = PyUnicode_FromFormat("weir.room.%d", i); /* new */
+        rc = key ? PyDict_SetItem(d, key, Py_None) : -1;
+        PyObject *size = rc ? NULL : PyObject_CallMethodNoArgs(d, sizeof_name); /* new */
+        Py_ssize_t bytes = size ? PyLong_AsSsize_t(size) : -1;
+        Py_XDECREF(size);
+        if (!rc)
+            rc = bytes < 0 ? -1 : PyDict_DelItem(d, key);
+        Py_XDECREF(key);
+        if (first && bytes > first)
+            break;
+        first = bytes;
+    }
+    Py_XDECREF(sizeof_name);
+    return rc;
+}
+
 /* A new dict. Everything in it holds for each request, or is replaced for each. */
 static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bool has_port,
-                          bool has_host)
+                          bool has_host, bool roomy)
 {
     PyObject *d = PyDict_New(); /* new */
     if (!d)
@@ -537,7 +607,7 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_request_id), Py_None) ||
                (has_port && put_same(d, W_KEY(remote_port), empty)) ||
-               (has_host && put_same(d, W_KEY(http_host), empty));
+               (has_host && put_same(d, W_KEY(http_host), empty)) || (roomy && grow(d));
     Py_XDECREF(empty);
     if (bad)
         Py_CLEAR(d);
@@ -546,18 +616,18 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
 
 /* Borrowed. */
 static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool has_port,
-                           bool has_host)
+                           bool has_host, bool roomy)
 {
     struct environ_state *st = &w->environ;
     for (unsigned i = 0; i < countof(st->bases); i++) {
         const struct environ_base *b = &st->bases[i];
         if (b->dict && b->is_unix == peer->is_unix && b->is_tls == peer->is_tls &&
-            b->has_port == has_port && b->has_host == has_host &&
+            b->has_port == has_port && b->has_host == has_host && b->roomy == roomy &&
             memcmp(b->server_port, peer->server_port, sizeof b->server_port) == 0 &&
             strcmp(b->server_addr, peer->server_addr) == 0)
             return b->dict;
     }
-    PyObject *dict = base_new(w, peer, has_port, has_host); /* new */
+    PyObject *dict = base_new(w, peer, has_port, has_host, roomy); /* new */
     if (!dict)
         return NULL;
     struct environ_base *b = &st->bases[st->next_base++ % countof(st->bases)];
@@ -567,6 +637,7 @@ static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool ha
     b->is_tls = peer->is_tls;
     b->has_port = has_port;
     b->has_host = has_host;
+    b->roomy = roomy;
     memcpy(b->server_port, peer->server_port, sizeof b->server_port); /* whole, as it is compared */
     snprintf(b->server_addr, sizeof b->server_addr, "%s", peer->server_addr);
     return dict;
@@ -607,17 +678,19 @@ static int request_put(struct wsgi_run *run, PyObject *dict)
 
 PyObject *wsgi_environ_new(struct wsgi_run *run)
 {
-    struct environ_template *t = &run->t->last;
+    bool roomy = run->c->req->n_fields > FEW_FIELDS;
+    struct environ_template *t = &run->t->last[roomy];
     struct slice host = {0};
     const char *addr;
     char port[8] = {0};
     bool has_port = client_of(run->c, &addr, port);
     bool has_host = host_of(run->c, &host);
-    PyObject *base = base_find(run->w, run->c->peer, has_port, has_host); /* borrowed */
+    PyObject *base = base_find(run->w, run->c->peer, has_port, has_host, roomy); /* borrowed */
     if (!base || (WEIR_UNLIKELY(t->base != base) && template_new(t, base)))
         return NULL;
-    if (WEIR_UNLIKELY(client_put(run, addr, has_port ? port : NULL) ||
-                      (has_host && host_put(run, host)) || target_put(run) || gone_put(run))) {
+    if (WEIR_UNLIKELY(client_put(run, t, addr, has_port ? port : NULL) ||
+                      (has_host && host_put(run, t, host)) || target_put(run, t) ||
+                      gone_put(run, t))) {
         wsgi_template_clear(t); /* half filled */
         return NULL;
     }
@@ -672,8 +745,10 @@ void wsgi_environ_clear(struct wsgi *w)
     struct environ_state *st = &w->environ;
     for (unsigned i = 0; i < countof(st->bases); i++)
         Py_CLEAR(st->bases[i].dict);
-    for (unsigned i = 0; i < countof(st->names); i++)
+    for (unsigned i = 0; i < countof(st->names); i++) {
         Py_CLEAR(st->names[i].key);
+        Py_CLEAR(st->names[i].value);
+    }
     for (unsigned i = 0; i < countof(st->methods); i++)
         Py_CLEAR(st->methods[i]);
     Py_CLEAR(st->known);

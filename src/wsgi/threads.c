@@ -54,7 +54,8 @@ static void thread_stop(struct app *a, void *local)
             }
     }
     Py_CLEAR(t->start);
-    wsgi_template_clear(&t->last);
+    wsgi_template_clear(&t->last[0]);
+    wsgi_template_clear(&t->last[1]);
     Py_CLEAR(t->gone);
     buf_fini(&t->line);
     PyThreadState_Clear(t->ts);

@@ -73,6 +73,7 @@ struct environ_base {
     char server_port[8];
     bool is_unix, is_tls;
     bool has_port, has_host; /* REMOTE_PORT and HTTP_HOST stand in it */
+    bool roomy;              /* its table has room for many fields */
 };
 
 /* Values of the template that change less often than requests come: with their connection, or their
@@ -94,7 +95,9 @@ struct environ_template {
 
 /* From the bytes of a field name to its key. Direct-mapped; a collision replaces. */
 struct environ_name {
-    PyObject *key; /* owned; NULL = unused; None = not shown to the application */
+    PyObject *key;   /* owned; NULL = unused; None = not shown to the application */
+    PyObject *value; /* owned: the last value, used again when it comes again; or NULL */
+    bool repeats;    /* a well-known field that is no secret: its value may be kept */
     unsigned char n;
     char raw[46];
 };
@@ -127,15 +130,15 @@ struct wsgi {
 };
 
 struct wsgi_thread {
-    PyThreadState *ts;        /* owned */
-    struct wsgi_thread *next; /* on wsgi->threads */
-    struct wsgi_run *run;     /* the present one, or NULL */
-    unsigned number;          /* in its name */
-    bool known;               /* on wsgi->threads, named */
-    PyObject *start;          /* owned: start_response kept for reuse, or NULL */
-    PyObject *gone;           /* owned: client_disconnected kept for reuse, or NULL */
-    struct buf line;          /* unfinished line of wsgi.errors */
-    struct environ_template last;
+    PyThreadState *ts;               /* owned */
+    struct wsgi_thread *next;        /* on wsgi->threads */
+    struct wsgi_run *run;            /* the present one, or NULL */
+    unsigned number;                 /* in its name */
+    bool known;                      /* on wsgi->threads, named */
+    PyObject *start;                 /* owned: start_response kept for reuse, or NULL */
+    PyObject *gone;                  /* owned: client_disconnected kept for reuse, or NULL */
+    struct buf line;                 /* unfinished line of wsgi.errors */
+    struct environ_template last[2]; /* for heads of few fields, and of many */
 };
 
 struct wsgi_run {

@@ -250,6 +250,24 @@ def test_many_names_pass_through_the_bounded_cache(run):
         assert found == {f"HTTP_X_N{i * 50 + j}": f"{i}.{j}" for j in range(50)}
 
 
+def test_values_of_one_request_never_show_in_another(run):
+    seen = []
+
+    def app(env, start):
+        seen.append({k: v for k, v in env.items() if k.startswith("HTTP_") and k != "HTTP_HOST"})
+        start("200 OK", PLAIN)
+        return []
+
+    names = ["Accept", "User-Agent", "Cookie", "Authorization", "X-Own", "Referer", "accept-language", "DNT", "Range",
+             "Origin", "Pragma", "Via", "If-Range", "If-Match", "Priority"]
+    sent = []
+    for i in range(60):  # heads of few and of many fields by turns, values that come again or not
+        count = (3, 15, 0, 11, 10)[i % 5]
+        sent.append({n: f"{n}-{i % 7}" + "x" * (i % 3 * 100) for n in names[:count]})
+    run(app, *[request(fields=list(x.items())) for x in sent])
+    assert seen == [{"HTTP_" + n.upper().replace("-", "_"): v for n, v in x.items()} for x in sent]
+
+
 def test_dropped_fields_are_not_shown(environ):
     env = environ(request(fields=[("X-Forwarded-For", "1.2.3.4")], drop="x-forwarded-for"))
     assert "HTTP_X_FORWARDED_FOR" not in env
