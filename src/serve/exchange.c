@@ -1065,6 +1065,8 @@ static void complete(struct exchange *x)
         h1_next(hc, keep, CLOSE_COMPLETE);
     else
         h1_cut(hc, CLOSE_ABORTED, reset);
+    if (WEIR_UNLIKELY(s->listeners.paused)) /* an idle connection can make room */
+        server_accept_again(s);
 }
 
 /* ---- the connection's end ---- */
@@ -1174,8 +1176,8 @@ static void on_closed(struct h1_conn *hc)
                   "connection closed reason=%s peer=%s port=%u served=%u", close_reason_word(r), peer,
                   hc->peer_port, hc->served);
     }
-    if (s->listeners.paused && s->h1.pool.open < s->connections_max && !s->h1.draining)
-        listen_pause(&s->listeners, false);
+    if (s->listeners.paused)
+        server_accept_again(s);
     server_check_drained(s);
 }
 

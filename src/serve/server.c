@@ -52,19 +52,29 @@ static void on_refused(void *arg, int fd)
     refuse(s, fd);
 }
 
+static bool is_idle_there(const struct server *s)
+{
+    return !list_empty(&s->h1.pool.lists[H1_L_KEEP].conns);
+}
+
 static bool on_accepted(void *arg, struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
     struct server *s = arg;
-    if (s->h1.pool.open >= s->connections_max && !h1_evict_idle(&s->h1)) {
+    /* Under Waitress' command line connections above the limit wait in the backlog, as there; the one
+     * that shows that no room is left is taken. */
+    bool waitress = s->conf->dialect == CONF_WAITRESS;
+    if (s->h1.pool.open >= s->connections_max && !h1_evict_idle(&s->h1) && !waitress) {
         refuse(s, fd);
         return true;
     }
     h1_accept(&s->h1, l, fd, peer);
-    /* Under Waitress' command line connections above the limit wait in the backlog, as there. */
-    if (s->conf->dialect == CONF_WAITRESS && s->h1.pool.open >= s->connections_max &&
-        list_empty(&s->h1.pool.lists[H1_L_KEEP].conns))
-        return false;
-    return true;
+    return !waitress || s->h1.pool.open < s->connections_max || is_idle_there(s);
+}
+
+void server_accept_again(struct server *s)
+{
+    if (!s->h1.draining && (s->h1.pool.open < s->connections_max || is_idle_there(s)))
+        listen_pause(&s->listeners, false);
 }
 
 /* ---- the glue to serve/lead ---- */

@@ -92,6 +92,9 @@ static inline void server_memory(struct server *s, int64_t bytes)
     atomic_fetch_add_explicit(&s->memory, bytes, memory_order_relaxed);
 }
 
+/* Leader: a connection closed or became idle while accepting was paused; goes on when there is room. */
+void server_accept_again(struct server *s);
+
 /* Leader: a connection closed or an exchange ended; ends a drain that has nothing left to wait for. */
 void server_check_drained(struct server *s);
 
