@@ -413,6 +413,7 @@ static bool framing_decide(struct call *c, int64_t total)
             return true;
         }
         c->framing = is_http10(c) ? CALL_CLOSE : CALL_CHUNKED;
+        c->close_wanted |= c->close_unknown;
         return false;
     }
 

@@ -193,7 +193,8 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
     }
     hc->seen = 0;
     hc->is_11 = req.minor >= 1;
-    hc->expecting = req.expect_continue && used == n; /* else it did not wait */
+    /* With content behind the head the client did not wait. */
+    hc->expecting = req.expect_continue && (used == n || s->continue_always);
     hc->responded = hc->probed = hc->body_paused = false;
     conn_disarm(&hc->conn);
     counter_add(&s->counters->requests, 1);
@@ -236,6 +237,8 @@ static size_t read_body(struct h1_conn *hc, const char *p, size_t n, bool *more)
             done = true;
             break;
         case H1_BAD:
+            if (s->body_raw_max && n >= s->body_raw_max)
+                why = (struct h1_error){413, "The request body is too large, and malformed."};
             s->up->body_bad(hc, &why);
             return n;
         }
@@ -309,7 +312,7 @@ void h1_continue(struct h1_conn *hc)
     if (!hc->expecting || hc->state != H1_BODY || hc->responded)
         return;
     hc->expecting = false;
-    if (conn_kept(&hc->conn).n)
+    if (conn_kept(&hc->conn).n && !server_of(hc)->continue_always)
         return; /* it did not wait */
     if (buf_add(&hc->conn.out, CONTINUE, sizeof CONTINUE - 1) == 0)
         conn_want_flush(&hc->conn);

@@ -77,6 +77,8 @@ struct h1_server {
     bool draining;
     bool detect_gone; /* look for clients that left while their request is in work */
     bool log_socket_errors;
+    bool continue_always;  /* send 100 Continue also where content is here already */
+    uint64_t body_raw_max; /* a malformed chunked body is 413 when this much of it is here; 0: 400 always */
     void *arg;
 };
 

@@ -1020,7 +1020,7 @@ static enum h1_verdict size_step(struct h1_chunked *c, char b, struct h1_error *
         return refuse(error, 400, "A chunk size is missing.");
     int next = size_line_step(c, b);
     if (next < 0)
-        return refuse(error, 400, "A chunk size is malformed.");
+        return refuse(error, 400, "Invalid chunk size.");
     c->extra_bytes += next != CH_SIZE_LF;
     c->state = next;
     return H1_MORE;
@@ -1116,7 +1116,7 @@ enum h1_verdict h1_chunked(struct h1_chunked *c, const char *p, size_t n, size_t
             break;
         case CH_DATA_CR:
             if (p[i] != '\r')
-                v = refuse(error, 400, "A chunk is longer than its size.");
+                v = refuse(error, 400, "Chunk not properly terminated: it is longer than its size.");
             c->state = CH_DATA_LF;
             break;
         case CH_TRAILER:
@@ -1127,7 +1127,7 @@ enum h1_verdict h1_chunked(struct h1_chunked *c, const char *p, size_t n, size_t
         default: { /* the extensions of a size line */
             int next = size_line_step(c, p[i]);
             if (next < 0)
-                v = refuse(error, 400, "A chunk extension is malformed.");
+                v = refuse(error, 400, "Invalid chunk extension.");
             else if (++c->extra_bytes > EXTRA_BYTES_MAX)
                 v = refuse(error, 400, "The chunk extensions are too long.");
             else

@@ -112,6 +112,7 @@ static struct exchange *take(struct server *s)
         x->body.fd = x->outq.fd = x->call.file_fd = -1;
         x->call.ops = &CALL_OPS;
         x->call.last = &s->draining;
+        x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
         pthread_mutex_init(&x->lock, NULL);
         pthread_cond_init(&x->changed, NULL);
         list_init(&x->job.node);
@@ -1132,6 +1133,13 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
     struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
     struct exchange *x = hc->user;
     struct req unknown = {.minor = 1};
+    struct h1_error other;
+    if (s->conf->dialect == CONF_WAITRESS && hc->state != H1_BODY && hc->state != H1_BUSY) {
+        /* A head that was not understood: Waitress counts it as HTTP/1.0, and has no 414. */
+        unknown.minor = 0;
+        other = (struct h1_error){why->status == 414 ? 431 : why->status, why->reason};
+        why = &other;
+    }
     struct call c = {.req = x ? &x->req : &unknown, .file_fd = -1, .ops = &CALL_OPS};
     c.out = (struct buf){0};
     c.bodyless = x && x->req.head;

@@ -163,7 +163,9 @@ static int send_sequence(struct wsgi_run *run, PyObject *seq)
     if (wsgi_run_claim(run))
         return WSGI_FAILED;
     /* One growth at most; what is larger goes out in pieces anyway (send.c). */
-    if (call_begin(c, total) ||
+    /* Waitress tells the length of a single item only. */
+    bool known = !run->w->waitress || PySequence_Fast_GET_SIZE(seq) < 2;
+    if (call_begin(c, known ? total : -1) ||
         buf_reserve(&c->out, total < ROOM_BYTES_MAX ? (size_t)total : (size_t)ROOM_BYTES_MAX)) {
         PyErr_NoMemory();
         return WSGI_FAILED;

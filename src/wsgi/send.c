@@ -57,6 +57,13 @@ int wsgi_send(struct wsgi_run *run, struct slice data, bool flush)
     return WSGI_SENT;
 }
 
+/* Is the announced Content-Length used up? Then the head, framed, is in `out` or on its way. */
+static bool nothing_fits(const struct wsgi_run *run)
+{
+    struct call *c = run->c;
+    return run->started && c->has_length && c->sent == c->length && call_begin(c, -1) == 0;
+}
+
 int wsgi_send_item(struct wsgi_run *run, PyObject *item, bool flush)
 {
     if (WEIR_LIKELY(PyBytes_Check(item)))
@@ -65,6 +72,8 @@ int wsgi_send_item(struct wsgi_run *run, PyObject *item, bool flush)
     /* PEP 3333 knows only bytes. bytearray and memoryview, which Waitress takes too, cannot be
      * mistaken for anything else, so they are sent as the bytes they are. */
     if (!PyObject_CheckBuffer(item)) {
+        if (run->w->waitress && nothing_fits(run))
+            (void)wsgi_flush(run); /* the head: in Waitress it goes before the item is looked at */
         PyErr_Format(PyExc_TypeError, "the content of a response must be bytes, not %s",
                      Py_TYPE(item)->tp_name);
         return WSGI_FAILED;

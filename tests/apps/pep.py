@@ -136,6 +136,12 @@ def write_text(environ: Environ, start: Start) -> Iterable[bytes]:
     return []
 
 
+def write_text_beyond(environ: Environ, start: Start) -> Iterable[bytes]:
+    write = start("200 OK", TEXT + [("Content-Length", "0")])
+    write("a str, but nothing of it fits")
+    return []
+
+
 # ---- content of the wrong kind, errors, close() ----
 
 
