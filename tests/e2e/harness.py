@@ -354,8 +354,9 @@ def raw(address: Address, data: bytes | Sequence[bytes], n: int | None = None,
 
 # ---- the server ----
 
-# "… serving X on http://127.0.0.1:1 http://[::1]:2 (threads 4:256, pid 3)"
-READY = re.compile(r"serving .*?\bon ((?:http://\S+?(?:, |,| and | )?)+)(?= \(|$)", re.I | re.M)
+# "… serving X on http://127.0.0.1:1, http://[::1]:2 (threads 4:256, pid 3)". From then on it minds signals; the
+# line that Waitress prints comes before.
+READY = re.compile(r"serving .*?\bon (http://.*?) \(threads ")
 
 
 class Server:
@@ -405,8 +406,7 @@ class Server:
 
     def wait_ready(self) -> None:
         def urls() -> list[str] | None:
-            found = re.findall(r"http://\S+", " ".join(READY.findall(self.log)))
-            found = [u.rstrip(",;") for u in found]
+            found = [url for line in READY.findall(self.log) for url in line.split(", ")]
             if not found and self.process.poll() is not None:
                 raise AssertionError(f"weir ended with {self.process.returncode}:\n{self.log}")
             return found
