@@ -435,9 +435,9 @@ static void body_fail(struct exchange *x, int err, int status, const char *reaso
         conn_read(&hc->conn, false);
         conn_disarm(&hc->conn);
         log_flood(LOG_INFO, x->call.id, "%s; the application reads it and is told", reason);
-        return;
     }
-    h1_refuse(hc, status, reason);
+    if (x->intake == INTAKE_WHOLE)
+        h1_refuse(hc, status, reason);
 }
 
 static void on_body(struct h1_conn *hc, struct slice data)

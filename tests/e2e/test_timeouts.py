@@ -222,3 +222,14 @@ def test_idle_connections_use_no_processor_time(weir: Starter, waitress: bool) -
     assert server.cpu_seconds() - before < 0.15 * PATIENCE
     for c in clients:
         assert c.alive()
+
+
+def test_a_failed_body_is_not_failed_again_by_its_deadline(weir: Starter) -> None:
+    server = weir(request_buffering="off", max_body_size="1K", body_timeout="100ms")
+    with server.client() as c:
+        c.request("POST", "/wait/late", "Transfer-Encoding: chunked")
+        c.send(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+        server.wait_log("max-body-size")
+        socket_wait(0.3)
+        server.get("/open/late")
+        assert c.response().body == b"opened\n"
