@@ -45,6 +45,27 @@ static struct h1_conn *hc_of(struct conn *c)
     return (struct h1_conn *)(void *)c;
 }
 
+/* ---- deadlines ---- */
+
+/* Is the send deadline running, with bytes that the kernel does not take? Then it goes before all
+ * others; on_drained arms what the state wants. */
+static bool is_stuck(const struct conn *c)
+{
+    return c->writing && c->list == H1_L_SEND && !list_empty(&c->deadline);
+}
+
+static void arm(struct h1_conn *hc, enum h1_list list)
+{
+    if (!is_stuck(&hc->conn))
+        conn_arm(&hc->conn, list);
+}
+
+static void disarm(struct h1_conn *hc)
+{
+    if (!is_stuck(&hc->conn))
+        conn_disarm(&hc->conn);
+}
+
 /* ---- the end ---- */
 
 static void finish(struct h1_conn *hc, enum close_reason reason, bool reset)
@@ -133,7 +154,7 @@ static void become_idle(struct h1_conn *hc)
     hc->state = H1_IDLE;
     hc->seen = 0;
     hc->responded = hc->probed = hc->expecting = false;
-    conn_arm(&hc->conn, hc->served ? H1_L_KEEP : H1_L_HEAD);
+    arm(hc, hc->served ? H1_L_KEEP : H1_L_HEAD);
 }
 
 static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
@@ -180,7 +201,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
         if (hc->state == H1_IDLE) {
             hc->state = H1_HEAD;
             if (hc->served)
-                conn_arm(&hc->conn, H1_L_HEAD);
+                arm(hc, H1_L_HEAD);
         }
         hc->seen = (uint32_t)seen;
         *more = false;
@@ -196,7 +217,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
     /* With content behind the head the client did not wait. */
     hc->expecting = req.expect_continue && (used == n || s->continue_always);
     hc->responded = hc->probed = hc->body_paused = false;
-    conn_disarm(&hc->conn);
+    disarm(hc);
     counter_add(&s->counters->requests, 1);
     hc->left = req.content_length;
     hc->state = req.framing == REQ_BODY_NONE ? H1_BUSY : H1_BODY;
@@ -211,7 +232,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
     if (hc->state == H1_BUSY)
         s->up->body_end(hc);
     else if (hc->state == H1_BODY)
-        conn_arm(&hc->conn, H1_L_BODY);
+        arm(hc, H1_L_BODY);
     return used;
 }
 
@@ -256,10 +277,10 @@ static size_t read_body(struct h1_conn *hc, const char *p, size_t n, bool *more)
         free(hc->chunked);
         hc->chunked = NULL;
         hc->state = H1_BUSY;
-        conn_disarm(&hc->conn);
+        disarm(hc);
         s->up->body_end(hc);
     } else if (!hc->body_paused) {
-        conn_arm(&hc->conn, H1_L_BODY);
+        arm(hc, H1_L_BODY);
     }
     return used;
 }
@@ -293,7 +314,7 @@ static size_t on_input(struct conn *c, const char *p, size_t n)
             if (n - used >= H1_AHEAD_BYTES) {
                 conn_read(c, false);
                 if (server_of(hc)->detect_gone)
-                    conn_arm(c, H1_L_LIMBO);
+                    arm(hc, H1_L_LIMBO);
             }
             more = false;
             break;
@@ -325,11 +346,17 @@ void h1_pause_body(struct h1_conn *hc, bool paused)
     hc->body_paused = paused;
     conn_read(&hc->conn, !paused);
     if (paused) {
-        conn_disarm(&hc->conn);
+        disarm(hc);
     } else {
-        conn_arm(&hc->conn, H1_L_BODY);
+        arm(hc, H1_L_BODY);
         conn_input_again(&hc->conn);
     }
+}
+
+void h1_stop_body(struct h1_conn *hc)
+{
+    conn_read(&hc->conn, false);
+    disarm(hc);
 }
 
 /* ---- writing ---- */
@@ -443,7 +470,7 @@ static void on_drained(struct conn *c)
             conn_arm(c, H1_L_KEEP);
         else if (hc->state == H1_HEAD)
             conn_arm(c, H1_L_HEAD);
-        else if (hc->state == H1_BODY)
+        else if (hc->state == H1_BODY && !hc->body_paused)
             conn_arm(c, H1_L_BODY);
         else
             conn_disarm(c);
@@ -454,7 +481,7 @@ static void on_drained(struct conn *c)
         conn_read(c, true);
         conn_input_again(c);
     }
-    if (hc->state == H1_BUSY && hc->user && c->eof && server_of(hc)->detect_gone)
+    if (hc->state == H1_BUSY && hc->user && (c->eof || !c->reading) && server_of(hc)->detect_gone)
         conn_arm(c, H1_L_LIMBO);
     if (hc->state == H1_IDLE && conn_is_drained(c))
         out_give_back(hc);
@@ -504,7 +531,7 @@ static void on_eof(struct conn *c)
         if (s->up->is_queued(hc))
             probe(hc);
         if (conn_is_drained(c) || hc->probed)
-            conn_arm(c, H1_L_LIMBO);
+            arm(hc, H1_L_LIMBO);
         break;
     case H1_CLOSING:
         break;

@@ -144,6 +144,9 @@ void h1_continue(struct h1_conn *hc);
 /* Stop and go on reading a body (back-pressure). */
 void h1_pause_body(struct h1_conn *hc, bool paused);
 
+/* Read no more of a body that has failed. */
+void h1_stop_body(struct h1_conn *hc);
+
 /* Close idle connections, and all others after their present response. */
 void h1_drain(struct h1_server *s);
 

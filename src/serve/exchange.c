@@ -432,8 +432,7 @@ static void body_fail(struct exchange *x, int err, int status, const char *reaso
         x->intake_error = err;
         pthread_cond_broadcast(&x->changed);
         pthread_mutex_unlock(&x->lock);
-        conn_read(&hc->conn, false);
-        conn_disarm(&hc->conn);
+        h1_stop_body(hc);
         log_flood(LOG_INFO, x->call.id, "%s; the application reads it and is told", reason);
     }
     if (x->intake == INTAKE_WHOLE)

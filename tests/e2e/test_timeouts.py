@@ -233,3 +233,27 @@ def test_a_failed_body_is_not_failed_again_by_its_deadline(weir: Starter) -> Non
         socket_wait(0.3)
         server.get("/open/late")
         assert c.response().body == b"opened\n"
+
+
+def test_a_client_that_sends_but_takes_nothing_is_cut(weir: Starter) -> None:
+    server = weir(request_buffering="off", send_timeout="300ms", body_timeout="1h")
+    with server.client(receive_buffer=4096) as c:
+        c.request("POST", "/live/a", "Content-Length: 60000000")
+        with pytest.raises(OSError):
+            for _ in range(600):
+                c.send(b"x\n" * 50_000)
+        server.wait_log("reason=send_timeout")
+
+
+def test_a_stream_behind_an_answer_that_nobody_takes_is_cut(weir: Starter) -> None:
+    server = weir(send_timeout="1s", threads=64)
+    clients = [server.client(receive_buffer=4096) for _ in range(60)]
+    for n, c in enumerate(clients):  # some of them leave a part of their answers in the server's hands
+        c.send(b"GET /big/100000 HTTP/1.1\r\nHost: t\r\n\r\n" * n)
+    socket_wait(0.3)
+    for c in clients:
+        try:
+            c.request("GET", "/flood/64")
+        except OSError:
+            pass
+    wait_for(lambda: server.sockets() == 1, 20, "all of them are cut")
