@@ -710,9 +710,12 @@ void h1_drain(struct h1_server *s)
 bool h1_evict_idle(struct h1_server *s)
 {
     struct list *idle = &s->pool.lists[H1_L_KEEP].conns;
-    if (list_empty(idle))
-        return false;
-    struct conn *c = container_of(idle->next, struct conn, deadline);
-    finish(hc_of(c), CLOSE_EVICTED, false);
-    return true;
+    for (struct list *n = idle->next; n != idle; n = n->next) {
+        struct conn *c = container_of(n, struct conn, deadline);
+        if (!conn_is_drained(c))
+            continue; /* its answer leaves at the end of this turn */
+        finish(hc_of(c), CLOSE_EVICTED, false);
+        return true;
+    }
+    return false;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import subprocess
 import threading
+import time
 
 import pytest
 from harness import PATIENCE, Client, Incomplete, Server, Starter, raw, split_at, wait_for
@@ -529,3 +530,30 @@ def test_an_expensive_looking_field_costs_no_time(server: Server) -> None:
             server.raw(b"GET /hello HTTP/1.1\r\nHost: t\r\n" + name + b": " + byte * 30000 + b"\r\n\r\n", 1)
     wait_for(lambda: server.get("/-/ping").status == 200)
     assert server.cpu_seconds() - before < 1.5 * PATIENCE
+
+
+def test_room_for_a_new_connection_is_not_made_by_losing_an_answer(weir: Starter) -> None:
+    server = weir(connections=8, threads=16)
+    until = time.monotonic() + 2
+    lost: list[str] = []
+    served: list[int] = []
+
+    def ask() -> None:
+        while time.monotonic() < until:
+            with Client(server.address) as c:
+                try:
+                    c.request("GET", "/sleep/20")
+                    served.append(c.response().status)
+                except OSError:
+                    pass  # refused with 503, and its request came after that
+                except Incomplete as e:
+                    if c.end == "closed":
+                        lost.append(str(e))
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert served.count(200) > 50
+    assert not lost
