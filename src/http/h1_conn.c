@@ -339,6 +339,19 @@ void h1_continue(struct h1_conn *hc)
         conn_want_flush(&hc->conn);
 }
 
+static void on_eof(struct conn *c);
+
+/* Go on with the kept input. Where the client's FIN is behind it, nothing more will complete what
+ * is left of it. */
+static void go_on(struct h1_conn *hc)
+{
+    struct conn *c = &hc->conn;
+    conn_input_again(c);
+    if (c->eof && !c->in_input && hc->state <= H1_BODY && !hc->body_paused &&
+        conn_unsent(c) <= H1_UNSENT_BYTES)
+        on_eof(c);
+}
+
 void h1_pause_body(struct h1_conn *hc, bool paused)
 {
     if (hc->state != H1_BODY || hc->body_paused == paused)
@@ -349,7 +362,7 @@ void h1_pause_body(struct h1_conn *hc, bool paused)
         disarm(hc);
     } else {
         arm(hc, H1_L_BODY);
-        conn_input_again(&hc->conn);
+        go_on(hc);
     }
 }
 
@@ -453,7 +466,7 @@ void h1_next(struct h1_conn *hc, bool keep, enum close_reason reason)
     become_idle(hc);
     conn_want_flush(&hc->conn);
     conn_read(&hc->conn, true);
-    conn_input_again(&hc->conn);
+    go_on(hc);
 }
 
 /* ---- what the connection tells ---- */
@@ -477,9 +490,9 @@ static void on_drained(struct conn *c)
     }
     if (hc->user)
         server_of(hc)->up->drained(hc);
-    if ((hc->state == H1_IDLE || hc->state == H1_HEAD) && conn_kept(c).n) {
+    if ((hc->state == H1_IDLE || hc->state == H1_HEAD) && (conn_kept(c).n || c->eof)) {
         conn_read(c, true);
-        conn_input_again(c);
+        go_on(hc);
     }
     if (hc->state == H1_BUSY && hc->user && (c->eof || !c->reading) && server_of(hc)->detect_gone)
         conn_arm(c, H1_L_LIMBO);

@@ -257,3 +257,18 @@ def test_a_stream_behind_an_answer_that_nobody_takes_is_cut(weir: Starter) -> No
         except OSError:
             pass
     wait_for(lambda: server.sockets() == 1, 20, "all of them are cut")
+
+
+@pytest.mark.parametrize("rest", [b"GET /-/ping HTTP/1.1\r\nHost: t\r\n\r\n", b"GET /-/pi",
+                                  b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nabc"],
+                         ids=["whole", "head", "body"])
+def test_what_follows_before_a_fin_does_not_wait_for_a_deadline(weir: Starter, rest: bytes) -> None:
+    server = weir(keep_alive="1h", header_timeout="1h", body_timeout="1h")
+    with server.client() as c:
+        c.send(b"GET /wait/a HTTP/1.1\r\nHost: t\r\n\r\n" + rest)
+        c.half_close()
+        wait_for(lambda: server.get("/seen").json().get("wait a") == 1)
+        server.get("/open/a")
+        assert c.response().body == b"opened\n"
+        assert c.response().status == (200 if b"ping" in rest else 400)
+        assert c.ended() == "closed"
