@@ -189,6 +189,14 @@ static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
     return used;
 }
 
+/* The method of a head that is refused: its answer must have no content either (RFC 9110 §9.3.2). */
+static bool says_head(const char *p, size_t n)
+{
+    while (n && (*p == '\r' || *p == '\n'))
+        p++, n--;
+    return n >= 5 && memcmp(p, "HEAD ", 5) == 0;
+}
+
 /* One head, if it is complete. Returns the bytes used; stops the caller's loop through *more. */
 static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
 {
@@ -196,6 +204,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
     struct req req;
     struct h1_error why = {0};
     size_t used = 0, seen = hc->seen;
+    hc->is_head = false;
     switch (h1_head(p, n, &seen, &s->limits, s->fields, &req, &used, &why)) {
     case H1_MORE:
         if (hc->state == H1_IDLE) {
@@ -207,6 +216,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
         *more = false;
         return 0;
     case H1_BAD:
+        hc->is_head = says_head(p, n);
         h1_refuse(hc, why.status, why.reason);
         return n;
     case H1_DONE:
@@ -214,6 +224,7 @@ static size_t read_head(struct h1_conn *hc, const char *p, size_t n, bool *more)
     }
     hc->seen = 0;
     hc->is_11 = req.minor >= 1;
+    hc->is_head = req.head;
     /* With content behind the head the client did not wait. */
     hc->expecting = req.expect_continue && (used == n || s->continue_always);
     hc->responded = hc->probed = hc->body_paused = false;
@@ -258,13 +269,17 @@ static size_t read_body(struct h1_conn *hc, const char *p, size_t n, bool *more)
             done = true;
             break;
         case H1_BAD:
-            if (s->body_raw_max && n >= s->body_raw_max)
+            if (s->raw_counts && n >= s->body_max)
                 why = (struct h1_error){413, "The request body is too large, and malformed."};
             s->up->body_bad(hc, &why);
             return n;
         }
         if (data.n)
             s->up->body(hc, data);
+        if (hc->state == H1_BODY && h1_chunk_left(hc->chunked) > s->body_max) {
+            s->up->body_bad(hc, &(struct h1_error){413, "A chunk is larger than max-body-size."});
+            return n;
+        }
     } else {
         used = n < hc->left ? n : (size_t)hc->left;
         hc->left -= used;

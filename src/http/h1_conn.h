@@ -78,7 +78,8 @@ struct h1_server {
     bool detect_gone; /* look for clients that left while their request is in work */
     bool log_socket_errors;
     bool continue_always;  /* send 100 Continue also where content is here already */
-    uint64_t body_raw_max; /* a malformed chunked body is 413 when this much of it is here; 0: 400 always */
+    bool raw_counts;       /* a malformed chunked body is 413 when body_max bytes of it are here */
+    uint64_t body_max;     /* a chunk above this is refused before it is read; lengths are left to `up` */
     void *arg;
 };
 
@@ -102,6 +103,7 @@ struct h1_conn {
     uint8_t reason;            /* enum close_reason, once closing */
     uint8_t streak;            /* requests that ran in a row; for the upper layer */
     bool is_11 : 1;            /* the request in work is HTTP/1.1 */
+    bool is_head : 1;          /* the last head, also one that is refused, has the method HEAD */
     bool expecting : 1;        /* the client waits for 100 Continue */
     bool responded : 1;        /* bytes of the present response were written */
     bool probed : 1;           /* something was sent to see whether the client still reads */

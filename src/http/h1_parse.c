@@ -1144,3 +1144,8 @@ enum h1_verdict h1_chunked(struct h1_chunked *c, const char *p, size_t n, size_t
     *used = i;
     return c->state == CH_DONE ? H1_DONE : H1_MORE;
 }
+
+uint64_t h1_chunk_left(const struct h1_chunked *c)
+{
+    return c->state == CH_DATA ? c->left : 0;
+}

@@ -75,6 +75,9 @@ WEIR_MUST_USE enum h1_verdict h1_chunked(struct h1_chunked *c, const char *p, si
                                          size_t *used, struct slice *data,
                                          struct h1_error *error);
 
+/* What is left of the chunk whose size line is read; 0 between chunks and inside such a line. */
+uint64_t h1_chunk_left(const struct h1_chunked *c);
+
 /* ---- helpers used elsewhere too ---- */
 
 /* RFC 9110 §5.6.2 token, at least one byte. */

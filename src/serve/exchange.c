@@ -477,7 +477,10 @@ static void on_body(struct h1_conn *hc, struct slice data)
 static void on_body_bad(struct h1_conn *hc, const struct h1_error *why)
 {
     struct exchange *x = hc->user;
-    int err = why->status == 408 ? -ETIMEDOUT : hc->conn.eof ? -EPIPE : -EPROTO;
+    int err = why->status == 408   ? -ETIMEDOUT
+              : why->status == 413 ? -EMSGSIZE
+              : hc->conn.eof       ? -EPIPE
+                                   : -EPROTO;
     if (x)
         body_fail(x, err, why->status, why->reason);
     else
@@ -1131,7 +1134,7 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
 {
     struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
     struct exchange *x = hc->user;
-    struct req unknown = {.minor = 1};
+    struct req unknown = {.minor = 1, .head = hc->is_head};
     struct h1_error other;
     if (s->conf->dialect == CONF_WAITRESS && hc->state != H1_BODY && hc->state != H1_BUSY) {
         /* A head that was not understood: Waitress counts it as HTTP/1.0, and has no 414. */

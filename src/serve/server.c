@@ -357,8 +357,8 @@ int server_start(struct server *s, struct err *e)
     s->h1.detect_gone = c->disconnect_detection;
     s->h1.log_socket_errors = c->log_socket_errors;
     s->h1.continue_always = c->dialect == CONF_WAITRESS;
-    if (c->dialect == CONF_WAITRESS)
-        s->h1.body_raw_max = (uint64_t)c->max_body_size;
+    s->h1.raw_counts = c->dialect == CONF_WAITRESS;
+    s->h1.body_max = (uint64_t)c->max_body_size;
     s->h1.keep_alive_ms = (uint64_t)c->keep_alive;
     s->h1.pool.lists[H1_L_KEEP].timeout_ms = (uint64_t)c->keep_alive;
     s->h1.pool.lists[H1_L_HEAD].timeout_ms = (uint64_t)c->header_timeout;

@@ -77,6 +77,10 @@ def test_an_upload_at_the_limit_is_taken_and_one_byte_more_is_not(server: Server
         except OSError:
             pass
         assert c.response().status == 413
+    with server.client() as c:  # a chunk that cannot fit is refused before it is read
+        c.request("POST", "/size", "Transfer-Encoding: chunked")
+        c.send(b"4000001\r\n")
+        assert c.response().status == 413
 
 
 # ---- spilling ----

@@ -133,6 +133,18 @@ def test_curl_reads_keeps_and_uploads(server: Server, tmp_path) -> None:
 # ---- HEAD ----
 
 
+@pytest.mark.parametrize("data, status", [
+    (b"HEAD / HTTP/1.1\r\n\r\n", 400), (b"\r\nHEAD / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    (b"HEAD /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", 414),
+    (b"HEAD / HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\n\r\n", 413),
+    (b"HEAD / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+])
+def test_a_refused_head_has_no_content(server: Server, data: bytes, status: int) -> None:
+    got = server.raw(data, methods=["HEAD"])
+    assert got.statuses == [status] and got.rest == b"" and got.partial is None
+    assert int(got.responses[0].get("content-length") or 0) > 10
+
+
 @pytest.mark.parametrize("target, length", [
     ("/hello", "12"), ("/stream/3", None), ("/status/204", None), ("/status/304", None), ("/nothing", True),
     ("/big/100000", "100000"), ("/fail", True),
