@@ -67,6 +67,7 @@ ci: test test-asan test-tsan ## what .ci/run runs
 .PHONY: bench
 bench: deps-bench build ## the tables of bench/results, and the picture (about 30 minutes; QUICK=1: 3)
 	@bench/run $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	@$(if $(QUICK),,tools/readme-figures)
 
 # ---- the desk ----
 

@@ -32,6 +32,7 @@
 
 /* How long threads may still be inside the application after everything else has ended. */
 static const int JOIN_AFTER_GRACE_MS = 1000;
+static const int JOIN_AT_ONCE_MS = 100;
 
 /* ---- Config ---- */
 
@@ -555,7 +556,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     int rc = wait_stopped(o->server, main_thread, &stops);
     unsigned inside;
     Py_BEGIN_ALLOW_THREADS
-    inside = server_join(o->server, JOIN_AFTER_GRACE_MS);
+    inside = server_join(o->server, stops > 1 ? JOIN_AT_ONCE_MS : JOIN_AFTER_GRACE_MS);
     Py_END_ALLOW_THREADS
     if (main_thread)
         signals_give_back(&signals);

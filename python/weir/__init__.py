@@ -33,9 +33,9 @@ class UnsupportedPython(ImportError):
 
 def _extension() -> ModuleType:
     """The extension module, imported when it is first needed."""
-    if sys.version_info < (3, 9):
+    if sys.version_info < (3, 10):
         raise UnsupportedPython(
-            "Weir needs Python 3.9 or newer; this is Python %d.%d (%s)"
+            "Weir needs Python 3.10 or newer; this is Python %d.%d (%s)"
             % (sys.version_info[0], sys.version_info[1], sys.executable)
         )
     if sys.implementation.name != "cpython":

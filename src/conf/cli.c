@@ -206,6 +206,11 @@ int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *ou
 {
     struct cli cli = {c, argc, argv, 1, out, action, status, e};
     bool options = true;
+    if (argc > 1 && strcmp(argv[1], "gunicorn") == 0) {
+        *status = 2;
+        return err_set(e, "the command line of Gunicorn is not there yet; write: weir --bind HOST:PORT "
+                          "--threads auto MODULE:APP (one process serves what its workers did)");
+    }
     while (cli.next < argc) {
         const char *arg = argv[cli.next++];
         int rc;

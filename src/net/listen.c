@@ -81,6 +81,9 @@ static int open_tcp(struct listen_set *set, const struct listen_spec *s, struct 
     struct addrinfo *found = NULL;
     bool all = !s->host || !*s->host || strcmp(s->host, "*") == 0;
     int rc = getaddrinfo(all ? NULL : s->host, s->port, &hints, &found);
+    if (rc == EAI_SERVICE)
+        return err_set(e, "cannot listen on %s: '%s' is no port; give a number from 0 to 65535 or the "
+                          "name of a service", s->text, s->port);
     if (rc)
         return err_set(e, "cannot listen on %s: %s; give an address of this machine", s->text,
                        gai_strerror(rc));

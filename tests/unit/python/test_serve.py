@@ -197,9 +197,9 @@ def test_free_threaded_python_is_refused(monkeypatch, capsys):
 
 
 def test_old_python_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "version_info", (3, 8, 1))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     assert _cli.main(["weir", "a:b"]) == 1
-    assert "needs Python 3.9" in capsys.readouterr().err
+    assert "needs Python 3.10" in capsys.readouterr().err
 
 
 def test_missing_extension_names_the_python(monkeypatch, capsys):
