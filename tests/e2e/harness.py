@@ -42,6 +42,11 @@ BROKEN = re.compile(
 Address = Union["tuple[str, int]", str, bytes]  # (host, port), path of a Unix socket, b"\0name"
 
 
+def plain_env() -> dict[str, str]:
+    """The environment for programs that are not under test: without a sanitizer's runtime."""
+    return {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+
+
 def weir_command() -> list[str]:
     """The command under test: build/weir, or what WEIR names."""
     given = os.environ.get("WEIR")
@@ -577,6 +582,8 @@ class Starter:
                        if not k.startswith(("WEIR_", "LISTEN_", "PORT")) or k == "WEIR_PYTHON"}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment["PYTHONUNBUFFERED"] = "1"
+        if os.environ.get("WEIR_ASAN_RUNTIME") and "PYTHONPATH" in (env or {}):
+            environment["LD_PRELOAD"] = os.environ["WEIR_ASAN_RUNTIME"]  # a program that imports weir
         environment.update(env or {})
         with open(log_path, "ab") as log, open(out_path, "ab") as out:
             process = subprocess.Popen(

@@ -281,9 +281,6 @@ def package_env() -> dict[str, str]:
     env = {"PYTHONPATH": str(folder)}
     runtime = subprocess.run([weir_command()[0], "--version"], capture_output=True, text=True)
     assert runtime.returncode == 0
-    asan = os.environ.get("LD_PRELOAD")
-    if asan:
-        env["LD_PRELOAD"] = asan
     return env
 
 
