@@ -21,6 +21,8 @@ def run(*arguments, cwd=APPS, env=None, timeout=20, command=None):
         if not k.startswith(("WEIR_", "LISTEN_", "PORT", "VIRTUAL_ENV"))
     }
     environment.update(env or {})
+    if os.environ.get("WEIR_ASAN_RUNTIME") and "PYTHONPATH" in (env or {}):
+        environment["LD_PRELOAD"] = os.environ["WEIR_ASAN_RUNTIME"]
     return subprocess.run(
         [*(command or weir_command()), *arguments],
         cwd=cwd,

@@ -279,6 +279,8 @@ def package_env() -> dict[str, str]:
     if not (folder / "weir").is_dir():
         pytest.skip("the command under test is no build tree")
     env = {"PYTHONPATH": str(folder)}
+    if os.environ.get("WEIR_ASAN_RUNTIME"):
+        env["LD_PRELOAD"] = os.environ["WEIR_ASAN_RUNTIME"]
     runtime = subprocess.run([weir_command()[0], "--version"], capture_output=True, text=True)
     assert runtime.returncode == 0
     return env
@@ -302,19 +304,19 @@ def test_serve_finishes_what_runs_on_ctrl_c_and_returns(weir: Starter, tmp_path:
 
 def test_serve_in_a_thread_of_a_program(weir: Starter, tmp_path: Path, package_env) -> None:
     server = weir(command=script(tmp_path, """
-        import threading, time
+        import signal, threading
         from basic import app
         import weir
+        asked = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: asked.set())
         server = weir.create_server(app, listen="127.0.0.1:0")
         thread = threading.Thread(target=server.run)
         thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(0.05)
-        except KeyboardInterrupt:
-            print("the program's own", flush=True)
-            server.close()
-            thread.join()
+        while not asked.wait(0.05):
+            pass
+        print("the program's own", flush=True)
+        server.close()
+        thread.join()
         print("joined", flush=True)
     """), env=package_env, cwd=tmp_path)
     assert server.get("/token?hello").text == "hello"

@@ -33,6 +33,7 @@ OTHERS = {
     "--name", "--no-name", "--x", "--no-x",  # how options are written
     "--access-logformat",  # Gunicorn's
     "--quick", "--only", "--list", "--report", "--servers", "--max-minutes", "--instr-peers",
+    "--system-site-packages", "--no-build-isolation",  # of venv and pip
     "--if-missing", "--delay-ai", "--delay-db", "--seed", "--check",
 }
 
