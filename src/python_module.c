@@ -8,8 +8,10 @@
  *   config(dialect, pairs, fds) -> Config settings from keywords
  *   Server(app, config)                   .listen() .addresses .run(own_signals) .close() .report(text)
  *
- * Signals: the main thread waits in Server.run and is the only one that gets any. With own_signals the
- * handlers are Weir's: TERM and INT drain, a second one ends at once, USR1 opens the logs again.
+ * Signals: the main thread waits in Server.run. Any thread of the application may get one too: its
+ * mask is what child processes start with. So handlers only write to a descriptor, ours to an
+ * eventfd and Python's to its wake-up pipe, and that ends the wait. With own_signals the handlers are
+ * Weir's: TERM and INT drain, a second one ends at once, USR1 opens the logs again.
  * Otherwise (serve() inside somebody's program) handlers that the program has set stay, and what they
  * raise ends the run.
  */
@@ -17,6 +19,7 @@
 #include <Python.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,6 +33,8 @@
 #include "serve/server.h"
 #include "wsgi/wsgi.h"
 
+/* How often to look for signals that Python's handlers noted, where nothing tells of them. */
+static const int NO_WAKE_MS = 500;
 /* How long threads may still be inside the application after everything else has ended. */
 static const int JOIN_AFTER_GRACE_MS = 1000;
 static const int JOIN_AT_ONCE_MS = 100;
@@ -392,7 +397,8 @@ static PyObject *server_addresses(PyObject *self, void *unused)
 
 /* ---- signals ---- */
 
-static int g_signal_fd = -1; /* eventfd; each signal adds its weight */
+static int g_signal_fd = -1;       /* eventfd; each signal adds its weight */
+static int g_wake_fds[2] = {-1, -1}; /* a pipe; Python writes a byte for each signal that it notes */
 enum { SIGNAL_STOP = 1, SIGNAL_REOPEN = 1 << 16 };
 
 static void on_signal(int signo)
@@ -410,7 +416,10 @@ static const int SIGNALS[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1};
 struct signals {
     struct sigaction old[N_SIGNALS];
     bool taken[N_SIGNALS];
+    bool wakes; /* g_wake_fds is Python's wake-up descriptor */
 };
+
+static struct signals *g_signals; /* lent; taken and not given back */
 
 /* Is Ctrl-C still Python's KeyboardInterrupt? */
 static bool interrupt_is_default(void)
@@ -426,9 +435,87 @@ static bool interrupt_is_default(void)
     return same;
 }
 
+static void signals_give_back(const struct signals *s)
+{
+    g_signals = NULL;
+    for (int i = 0; i < N_SIGNALS; i++)
+        if (s->taken[i])
+            sigaction(SIGNALS[i], &s->old[i], NULL);
+}
+
+/* Python's descriptor for signals that it notes: the one before, -1: none, -2: it cannot be set. An
+ * exception that is set stays. */
+static int wakeup_set(int fd)
+{
+    PyObject *type, *value, *trace; /* owned */
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *module = PyImport_ImportModule("signal"); /* new */
+    PyObject *r = module ? PyObject_CallMethod(module, "set_wakeup_fd", "i", fd) : NULL; /* new */
+    int before = r ? (int)PyLong_AsLong(r) : -2;
+    Py_XDECREF(r);
+    Py_XDECREF(module);
+    PyErr_Restore(type, value, trace);
+    return before;
+}
+
+/* A child process of the application is no server: what ends it must not reach its parent, also in
+ * its first moment. So signals wait while a thread forks. */
+static _Thread_local sigset_t g_before_fork;
+
+static void before_fork(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &g_before_fork);
+}
+
+static void after_fork_parent(void)
+{
+    pthread_sigmask(SIG_SETMASK, &g_before_fork, NULL);
+}
+
+static void after_fork_child(void)
+{
+    if (g_signals)
+        signals_give_back(g_signals);
+    if (g_signal_fd >= 0)
+        close(g_signal_fd);
+    g_signal_fd = -1;
+    if (g_wake_fds[0] >= 0) { /* Python keeps the other one: let that lead nowhere */
+        close(g_wake_fds[0]);
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+        if (null >= 0) {
+            dup3(null, g_wake_fds[1], O_CLOEXEC);
+            close(null);
+        }
+    }
+    g_wake_fds[0] = g_wake_fds[1] = -1;
+    after_fork_parent();
+}
+
+/* Open what the handlers write to, and forget what came after an earlier run had ended. */
+static void signals_open(struct signals *s)
+{
+    static bool hooked; /* under the GIL */
+    if (!hooked)
+        hooked = pthread_atfork(before_fork, after_fork_parent, after_fork_child) == 0;
+    uint64_t stale;
+    if (g_signal_fd < 0)
+        g_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    while (read(g_signal_fd, &stale, sizeof stale) > 0)
+        ;
+    if (g_wake_fds[0] < 0 && pipe2(g_wake_fds, O_CLOEXEC | O_NONBLOCK))
+        g_wake_fds[0] = g_wake_fds[1] = -1;
+    int before = g_wake_fds[1] >= 0 ? wakeup_set(g_wake_fds[1]) : -2;
+    s->wakes = before == -1;
+    if (before >= 0) /* the program's own stays */
+        (void)wakeup_set(before);
+}
+
 static void signals_take(struct signals *s, bool own)
 {
     bool interrupt = interrupt_is_default();
+    signals_open(s);
     for (int i = 0; i < N_SIGNALS; i++) {
         struct sigaction now = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
         sigemptyset(&now.sa_mask);
@@ -443,13 +530,7 @@ static void signals_take(struct signals *s, bool own)
         if (free_to_take)
             s->taken[i] = sigaction(SIGNALS[i], &now, NULL) == 0;
     }
-}
-
-static void signals_give_back(const struct signals *s)
-{
-    for (int i = 0; i < N_SIGNALS; i++)
-        if (s->taken[i])
-            sigaction(SIGNALS[i], &s->old[i], NULL);
+    g_signals = s;
 }
 
 /*
@@ -457,19 +538,16 @@ static void signals_give_back(const struct signals *s)
  * Returns 0, or -1 with the exception that a Python signal handler raised (the drain has then been
  * begun and waited for).
  */
-static int wait_stopped(struct server *s, bool main_thread, int *stops)
+static int wait_stopped(struct server *s, const struct signals *signals, int *stops)
 {
     PyObject *type = NULL, *value = NULL, *trace = NULL; /* owned, once raised */
-    /* A signal that comes between the look at what Python noted and the poll must end the poll: so
-     * signals get through only inside ppoll. */
-    sigset_t all, usual;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, main_thread ? &all : NULL, &usual);
+    bool wakes = signals && signals->wakes;
     for (bool over = false; !over;) {
-        struct pollfd fds[2] = {{.fd = s->done_fd, .events = POLLIN},
-                                {.fd = main_thread ? g_signal_fd : -1, .events = POLLIN}};
+        struct pollfd fds[3] = {{.fd = s->done_fd, .events = POLLIN},
+                                {.fd = signals ? g_signal_fd : -1, .events = POLLIN},
+                                {.fd = wakes ? g_wake_fds[0] : -1, .events = POLLIN}};
         int n;
-        if (main_thread && PyErr_CheckSignals()) {
+        if (signals && PyErr_CheckSignals()) {
             if (!type)
                 PyErr_Fetch(&type, &value, &trace);
             else
@@ -477,8 +555,12 @@ static int wait_stopped(struct server *s, bool main_thread, int *stops)
             server_stop(s, ++*stops > 1 ? SERVER_NOW : SERVER_DRAIN);
         }
         Py_BEGIN_ALLOW_THREADS
-        n = ppoll(fds, 2, NULL, &usual);
+        n = poll(fds, 3, signals && !wakes ? NO_WAKE_MS : -1);
         Py_END_ALLOW_THREADS
+        char bytes[64];
+        if (n > 0 && fds[2].revents)
+            while (read(g_wake_fds[0], bytes, sizeof bytes) == sizeof bytes)
+                ;
         if (n > 0 && fds[0].revents)
             over = true;
         if (n > 0 && fds[1].revents) {
@@ -496,7 +578,6 @@ static int wait_stopped(struct server *s, bool main_thread, int *stops)
             }
         }
     }
-    pthread_sigmask(SIG_SETMASK, &usual, NULL);
     if (type) {
         PyErr_Restore(type, value, trace);
         return -1;
@@ -539,8 +620,6 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     }
     bool main_thread = getpid() == gettid();
     struct signals signals;
-    if (main_thread && g_signal_fd < 0)
-        g_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     wsgi_set_switch_interval((double)o->config->conf.switch_interval / 1000);
     if (log_start(&e) || server_start(o->server, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
@@ -553,13 +632,16 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     log_ready(o);
 
     int stops = 0;
-    int rc = wait_stopped(o->server, main_thread, &stops);
+    int rc = wait_stopped(o->server, main_thread ? &signals : NULL, &stops);
     unsigned inside;
     Py_BEGIN_ALLOW_THREADS
     inside = server_join(o->server, stops > 1 ? JOIN_AT_ONCE_MS : JOIN_AFTER_GRACE_MS);
     Py_END_ALLOW_THREADS
-    if (main_thread)
+    if (main_thread) {
         signals_give_back(&signals);
+        if (signals.wakes)
+            (void)wakeup_set(-1);
+    }
     o->left = inside;
     bool cut = inside > 0 || atomic_load(&o->server->cancelled);
     if (inside)

@@ -9,6 +9,7 @@
 #include "wsgi/wsgi_private.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 
 static int thread_start(struct app *a, void **local)
@@ -22,6 +23,8 @@ static int thread_start(struct app *a, void **local)
         free(t);
         return -ENOMEM;
     }
+    /* Processes that the application starts inherit this: they must not be deaf to a terminate(). */
+    pthread_sigmask(SIG_SETMASK, &w->signals, NULL);
     t->number = 1 + atomic_fetch_add_explicit(&w->next_number, 1, memory_order_relaxed);
     *local = t;
     return 0;
@@ -79,6 +82,7 @@ static void leave(struct app *a, void *local)
 
 void wsgi_threads_setup(struct wsgi *w)
 {
+    pthread_sigmask(SIG_SETMASK, NULL, &w->signals);
     w->app = (struct app){
         .thread_start = thread_start,
         .thread_stop = thread_stop,

@@ -17,6 +17,7 @@
 
 #include "wsgi/wsgi.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 
 /* ---- names ---- */
@@ -126,6 +127,7 @@ struct wsgi {
     void (*log)(int level, uint64_t request_id, const char *text);
     struct wsgi_thread *threads; /* that ran something; under the GIL */
     _Atomic unsigned next_number;
+    sigset_t signals; /* blocked in the thread that made the application, and so in all of its threads */
     struct environ_state environ;
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -363,3 +364,52 @@ def test_handlers_of_the_program_stay(weir: Starter, tmp_path: Path, package_env
     server.kill(signal.SIGUSR2)
     assert server.wait_end() == 0
     assert server.out == "its own handler\n"
+
+
+def test_what_ends_a_process_of_the_application_does_not_stop_the_server(weir: Starter, tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(textwrap.dedent("""
+        import multiprocessing, subprocess, time
+        def app(environ, start):
+            if environ["PATH_INFO"] == "/fork":
+                child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                child.start()
+                child.terminate()
+                child.join(10)
+                status = child.exitcode
+            else:
+                child = subprocess.Popen(["sleep", "60"])
+                child.terminate()
+                status = child.wait(10)
+            start("200 OK", [])
+            return [str(status).encode()]
+    """))
+    server = weir("parent:app", cwd=tmp_path)
+    for _ in range(20):
+        assert server.get("/fork").text == "-15"
+        assert server.get("/exec").text == "-15"
+    assert "stop" not in server.log
+
+
+def test_a_signal_of_the_last_run_does_not_stop_the_next(weir: Starter, tmp_path: Path, package_env) -> None:
+    server = weir(command=script(tmp_path, """
+        from basic import app
+        from weir import serve
+        serve(app, listen="127.0.0.1:0")
+        serve(app, listen="127.0.0.1:0")
+    """), env=package_env, cwd=tmp_path)
+    with server.client() as c:
+        c.request("GET", "/sleep/2000")
+        server.wait_for(lambda: server.get("/seen").json().get("sleep") == 1)
+        server.kill(signal.SIGTERM)
+        server.wait_log("stopping")
+        threads = server.threads()
+        server.kill(signal.SIGTERM)
+        wait_for(lambda: server.threads() < threads, what="it waits a second for the view, and for nothing else")
+        server.kill(signal.SIGTERM)
+    server.wait_log(re.compile(r"serving .* on http"), count=2)
+    server.wait_ready()
+    second = server.addresses[-1]
+    with server.client(address=second) as c:
+        c.request("GET", "/sleep/300")
+        assert c.response().body == b"slept\n"
+        assert c.alive()
