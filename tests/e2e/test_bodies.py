@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, Client, Incomplete, Server, Starter, wait_for
+from harness import PATIENCE, Client, Incomplete, Server, Starter, plain_env, wait_for
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -166,11 +166,12 @@ def tiny_disk(tmp_path: Path):
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("a file system of its own can only be mounted by root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "weir-test", folder], capture_output=True, text=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "weir-test", folder], capture_output=True, text=True,
+                          env=plain_env())
     if done.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True, env=plain_env())
 
 
 def test_a_full_disk_is_answered_503_and_recovers(weir: Starter, tiny_disk: Path) -> None:

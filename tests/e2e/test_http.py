@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from harness import PATIENCE, Client, Incomplete, Server, Starter, raw, split_at, wait_for
+from harness import PATIENCE, Client, Incomplete, Server, Starter, plain_env, split_at, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,54 @@ def test_pipelined_requests_cut_at_every_place(server: Server) -> None:
         check_mixed(server.raw([MIXED[:i], MIXED[i:]], methods=MIXED_METHODS))
 
 
+def test_20000_pipelined_requests_are_answered_while_the_client_only_sends_at_first(server: Server) -> None:
+    n = 20000
+    data = b"".join(get(f"/token?{i}") for i in range(n))
+    with server.client(timeout=30) as c:
+        sender = threading.Thread(target=c.send, args=(data,))
+        sender.start()
+        for i in range(n):
+            assert c.response().body == b"%d" % i
+        sender.join()
+        assert c.alive()
+
+
+def test_pipelined_uploads_wait_behind_a_slow_answer(server: Server) -> None:
+    body = bytes(range(256)) * 400
+    with server.client() as c:
+        sender = threading.Thread(target=c.send, args=(get("/sleep/300?first") + b"".join(
+            post("/echo", body + b"%d" % i) for i in range(8)),))
+        sender.start()
+        assert c.response().text == "first"
+        for i in range(8):
+            assert c.response().body == body + b"%d" % i
+        sender.join()
+        assert c.alive()
+
+
+def test_all_requests_before_a_half_close_are_answered(server: Server) -> None:
+    data = b"".join(get(f"/sleep/{i % 7 * 5}?{i}") for i in range(40))
+    got = server.raw(data, half_close=True)
+    assert [r.text for r in got.responses] == [str(i) for i in range(40)]
+    assert got.end == "closed"
+
+
+def test_a_client_that_reads_nothing_of_its_pipeline_stops_being_read(weir: Starter) -> None:
+    server = weir("basic:app")
+    server.get("/hello")
+    before = server.rss_kib()
+    request = get("/big/20000")
+    with server.client(timeout=1, receive_buffer=4096) as c:
+        sent = 0
+        try:
+            while sent < 50_000_000:
+                sent += c.socket.send(request * 100)
+        except TimeoutError:
+            pass
+        assert sent < 20_000_000, "requests were read though nobody takes the answers"
+        assert server.rss_kib() - before < 10_000 * PATIENCE
+
+
 def test_http_10_closes_unless_keep_alive_is_asked_for(server: Server) -> None:
     got = server.raw(b"GET /hello HTTP/1.0\r\n\r\n" + get("/token?no"))
     assert [r.body for r in got.responses] == [b"Hello world\n"]
@@ -125,7 +173,7 @@ def test_curl_reads_keeps_and_uploads(server: Server, tmp_path) -> None:
     out = subprocess.run(
         ["curl", "-sSv", "--max-time", "20", f"{server.url}/token?1", f"{server.url}/stream/2", "--next", "-sS", "-I",
          f"{server.url}/hello", "--next", "-sS", "-d", "x" * 3000, f"{server.url}/echo"],
-        capture_output=True, text=True, timeout=30, check=True)
+        capture_output=True, text=True, timeout=30, check=True, env=plain_env())
     assert out.stdout.startswith("1piece 0\npiece 1\nHTTP/1.1 200 OK") and out.stdout.endswith("x" * 3000)
     assert "Re-using existing connection" in out.stderr
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, ROOT, SANITIZED, Client, Server, Starter, wait_for
+from harness import PATIENCE, ROOT, SANITIZED, Server, Starter, plain_env, wait_for
 
 
 def seen(server: Server) -> dict:
@@ -220,12 +220,12 @@ def database() -> Iterator[str]:
         who = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
     try:
         subprocess.run([bin_ / "initdb", "-D", folder / "data", "-U", "weir", "-A", "trust", "--no-sync"], check=True, cwd=folder,
-                       stdout=subprocess.DEVNULL, **who)
+                       stdout=subprocess.DEVNULL, env=plain_env(), **who)
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
                 [bin_ / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off",
                  "-c", "max_connections=60", "-c", "shared_buffers=16MB"],
-                cwd=folder, stdout=log, stderr=log, **who)
+                cwd=folder, stdout=log, stderr=log, env=plain_env(), **who)
         try:
             wait_for(lambda: "ready to accept connections" in (folder / "log").read_text() or process.poll() is not None, 30)
             assert process.poll() is None, (folder / "log").read_text()
@@ -290,7 +290,7 @@ def test_every_answer_belongs_to_its_request_under_pipelining_splits_and_aborts(
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "tools" / "checker.py", "127.0.0.1", str(server.port), "--seconds", str(seconds),
          "--seed", str(os.getpid())],
-        capture_output=True, text=True, timeout=seconds + 60 * PATIENCE)
+        capture_output=True, text=True, timeout=seconds + 60 * PATIENCE, env=plain_env())
     assert done.returncode == 0, done.stdout + done.stderr
     assert server.get("/token?still").status == 200
 
@@ -300,7 +300,7 @@ def test_the_same_with_two_threads_and_bodies_as_they_come(weir: Starter) -> Non
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "tools" / "checker.py", "127.0.0.1", str(server.port), "--seconds", "5",
          "--seed", str(os.getpid())],
-        capture_output=True, text=True, timeout=120 * PATIENCE)
+        capture_output=True, text=True, timeout=120 * PATIENCE, env=plain_env())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -702,6 +702,15 @@ def test_the_same_with_a_request_in_the_pipeline(basic: Server) -> None:
     assert watched(basic, "piped", "gone") < 1 * PATIENCE
 
 
+def test_the_same_behind_more_than_the_server_reads_ahead(basic: Server) -> None:
+    c = basic.client()
+    c.request("GET", "/watch/ahead")
+    wait_for(lambda: seen(basic).get("watch ahead"))
+    c.request("POST", "/ignore", body=bytes(90_000))
+    c.close()
+    assert watched(basic, "ahead", "gone") < 1 * PATIENCE
+
+
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 def test_half_a_close_is_no_disconnect_and_gets_its_answer(basic: Server, version: str) -> None:
     with basic.client() as c:
