@@ -14,10 +14,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/must.h"
 
 /* So many connections are accepted from one listener before others get their turn. */
 #define ACCEPTS_PER_TURN 64
+/* How long to wait where no connection can be accepted. */
+#define REST_MS 100
 
 static int set_on(int fd, int level, int name)
 {
@@ -235,20 +238,41 @@ static int spare_open(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* Descriptors ran out: give up the spare one, take the connection, refuse it, get the spare back. */
-static void refuse_one(struct listener *l)
+/* Descriptors ran out: give up the spare one, take the connection, refuse it, get the spare back.
+ * 0 or a positive errno. */
+static int refuse_one(struct listener *l)
 {
     struct listen_set *set = l->set;
     if (set->spare_fd < 0)
         set->spare_fd = spare_open();
     if (set->spare_fd < 0)
-        return;
+        return errno;
     close(set->spare_fd);
     set->spare_fd = -1;
     int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int rc = fd < 0 ? errno : 0;
     if (fd >= 0)
         set->refused(set->arg, fd);
     set->spare_fd = spare_open();
+    return rc;
+}
+
+static void poll_all(struct listen_set *set, bool on);
+
+static void on_rest_over(uv_timer_t *timer)
+{
+    struct listen_set *set = timer->data;
+    poll_all(set, !set->paused);
+}
+
+/* Connections wait and none can be taken, not even to refuse it: looking again at once would only
+ * burn the processor. */
+static void rest(struct listen_set *set, int err)
+{
+    log_flood(LOG_WARNING, 0, "cannot accept connections: %s; trying again every %d ms", strerror(err),
+              REST_MS);
+    poll_all(set, false);
+    uv_timer_start(&set->rest, on_rest_over, REST_MS, 0);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -270,8 +294,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            refuse_one(l);
-            continue;
+            int rc = refuse_one(l);
+            if (rc == 0)
+                continue;
+            if (rc != EAGAIN)
+                rest(set, rc);
+            return;
         }
         if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
             continue;
@@ -283,6 +311,8 @@ int listen_start(struct listen_set *set, struct loop *loop, struct err *e)
 {
     set->loop = loop;
     set->spare_fd = spare_open();
+    uv_timer_init(&loop->uv, &set->rest);
+    set->rest.data = set;
     for (unsigned i = 0; i < set->n; i++) {
         struct listener *l = set->items[i];
         int rc = uv_poll_init(&loop->uv, &l->poll, l->fd);
@@ -295,21 +325,26 @@ int listen_start(struct listen_set *set, struct loop *loop, struct err *e)
     return 0;
 }
 
+static void poll_all(struct listen_set *set, bool on)
+{
+    for (unsigned i = 0; i < set->n; i++) {
+        struct listener *l = set->items[i];
+        if (l->closed)
+            continue;
+        l->polling = on;
+        if (on)
+            uv_poll_start(&l->poll, UV_READABLE, on_poll);
+        else
+            uv_poll_stop(&l->poll);
+    }
+}
+
 void listen_pause(struct listen_set *set, bool paused)
 {
     if (set->paused == paused || !set->loop)
         return;
     set->paused = paused;
-    for (unsigned i = 0; i < set->n; i++) {
-        struct listener *l = set->items[i];
-        if (l->closed)
-            continue;
-        l->polling = !paused;
-        if (paused)
-            uv_poll_stop(&l->poll);
-        else
-            uv_poll_start(&l->poll, UV_READABLE, on_poll);
-    }
+    poll_all(set, !paused);
 }
 
 void listen_close(struct listen_set *set)
@@ -328,6 +363,8 @@ void listen_close(struct listen_set *set)
         }
         close(l->fd);
     }
+    if (set->loop && !uv_is_closing((uv_handle_t *)&set->rest))
+        uv_close((uv_handle_t *)&set->rest, NULL);
     if (set->spare_fd >= 0)
         close(set->spare_fd);
     set->spare_fd = -1;

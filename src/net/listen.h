@@ -54,6 +54,7 @@ struct listen_set {
     unsigned n;
     int spare_fd;               /* given up to accept and refuse one connection when descriptors ran out */
     bool paused;
+    uv_timer_t rest;            /* runs while nothing can be accepted */
     /* A connection: takes fd. Returns false: no more for now (the set pauses). */
     bool (*accepted)(void *arg, struct listener *l, int fd, const struct sockaddr_storage *peer);
     /* No descriptor is left: refuse this one (takes fd). */

@@ -489,3 +489,25 @@ def listening(server: Server):
             return "127.0.0.1", int(fields[1].split(":")[1], 16)
     assert server.running(), server.log
     return None
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers need descriptors of their own")
+def test_without_even_a_spare_descriptor_it_does_not_spin(weir: Starter, tmp_path: Path) -> None:
+    (tmp_path / "lowered.py").write_text("""
+import resource
+def app(environ, start):
+    low, high = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (high if environ["PATH_INFO"] == "/up" else 3, high))
+    start("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+""")
+    server = weir("lowered:app", cwd=tmp_path)
+    first = server.client()
+    assert first.get("/down").text == "ok"
+    waiting = [server.client() for _ in range(3)]
+    server.wait_log("cannot accept connections")
+    cpu = server.cpu_seconds()
+    server.wait_log("cannot accept connections", count=4)
+    assert server.cpu_seconds() - cpu < 0.1
+    assert first.get("/up").text == "ok"
+    assert [c.get("/").text for c in waiting] == ["ok"] * 3
