@@ -374,7 +374,10 @@ int server_start(struct server *s, struct err *e)
     };
     if (lead_new(&s->lead, &lead, &LEAD_OPS, s, e) || listen_start(&s->listeners, &s->loop, e))
         return -1;
-    return lead_start(s->lead, e);
+    int failed = lead_start(s->lead, e);
+    if (failed) /* no thread was made, but maybe the monitor */
+        must(lead_join(s->lead, -1) == 0);
+    return failed;
 }
 
 static void close_connections(struct server *s)

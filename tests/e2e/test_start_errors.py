@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from harness import PATIENCE
+from harness import PATIENCE, SANITIZED
 from test_command_line import run
 
 SECONDS = 3 * PATIENCE
@@ -146,3 +146,17 @@ def test_bad_list_of_trusted_addresses_is_named(failing):
     (failing.folder / "server.py").write_text(GOOD)
     lines = failing("server:app", "--trusted-proxy=nonsense", "--trusted-proxy-headers=forwarded")
     assert "nonsense" in lines[0] and len(lines) == 1
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers need address space of their own")
+@pytest.mark.parametrize("mib", [40, 100])
+def test_threads_that_cannot_be_made_are_told(failing, mib):
+    (failing.folder / "server.py").write_text(
+        GOOD + "import resource\n"
+        "size = [line for line in open('/proc/self/status') if line.startswith('VmSize')][0].split()[1]\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (int(size) * 1024 + {mib} * 1024 * 1024, -1))\n"
+    )
+    if failing.dialect == "waitress":
+        pytest.skip("the size of stacks is an option of the own dialect")
+    lines = failing("server:app", "--thread-stack=64M")
+    assert "cannot make a thread" in lines[0] and len(lines) == 1
