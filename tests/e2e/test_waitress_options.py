@@ -285,8 +285,8 @@ def test_clients_that_vanish_are_logged_or_not(serve):
         s = serve(*arguments)
         before = s.sockets()
         with s.client() as c:
-            c.send(b"POST /size HTTP/1.1\r\nHost: t\r\nContent-Length: 50\r\n\r\nxx")
-            wait_for(lambda: s.sockets() > before, what="the connection")
+            c.send(b"POST /size HTTP/1.1\r\nHost: t\r\nContent-Length: 50\r\nExpect: 100-continue\r\n\r\n")
+            assert c.socket.recv(100).startswith(b"HTTP/1.1 100 ")  # so the head has been read
             c.reset()
         wait_for(lambda: s.sockets() == before, what="its end")
         s.stop()
