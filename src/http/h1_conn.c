@@ -189,7 +189,7 @@ static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
     return used;
 }
 
-/* The method of a head that is refused: its answer must have no content either (RFC 9110 §9.3.2). */
+/* Is a head that is refused one of HEAD? Its answer has no content either (RFC 9110 §9.3.2). */
 static bool says_head(const char *p, size_t n)
 {
     while (n && (*p == '\r' || *p == '\n'))
@@ -529,22 +529,33 @@ static void probe(struct h1_conn *hc)
         conn_want_flush(&hc->conn);
 }
 
+/* Empty lines before a request are ignored (RFC 9112 §2.2): nothing has begun. */
+static bool is_empty_lines(struct slice s)
+{
+    while (s.n && (*s.p == '\r' || *s.p == '\n'))
+        s.p++, s.n--;
+    return s.n == 0;
+}
+
 static void on_eof(struct conn *c)
 {
     struct h1_conn *hc = hc_of(c);
     struct h1_server *s = server_of(hc);
     switch ((enum h1_state)hc->state) {
+    case H1_HEAD:
+        if (!is_empty_lines(conn_kept(c))) {
+            h1_refuse(hc, 400, "the connection ended inside the request head");
+            if (hc->state != H1_CLOSED)
+                hc->reason = CLOSE_CLIENT_LEFT;
+            break;
+        }
+        WEIR_FALLTHROUGH;
     case H1_PROXY:
     case H1_IDLE:
         if (conn_is_drained(c))
             finish(hc, CLOSE_CLIENT_CLOSED, false);
         else
             close_after_flush(hc, CLOSE_CLIENT_CLOSED);
-        break;
-    case H1_HEAD:
-        h1_refuse(hc, 400, "the connection ended inside the request head");
-        if (hc->state != H1_CLOSED)
-            hc->reason = CLOSE_CLIENT_LEFT;
         break;
     case H1_BODY:
         s->up->body_bad(hc, &(struct h1_error){400, "the connection ended inside the request body"});

@@ -93,6 +93,12 @@ def test_pipelined_uploads_wait_behind_a_slow_answer(server: Server) -> None:
         assert c.alive()
 
 
+@pytest.mark.parametrize("data", [b"", b"\r", b"\r\n", b"\r\n\r\n"])
+def test_empty_lines_and_a_half_close_are_no_request(server: Server, data: bytes) -> None:
+    got = server.raw(data, half_close=True)
+    assert got.statuses == [] and got.end == "closed"
+
+
 def test_all_requests_before_a_half_close_are_answered(server: Server) -> None:
     data = b"".join(get(f"/sleep/{i % 7 * 5}?{i}") for i in range(40))
     got = server.raw(data, half_close=True)
