@@ -79,8 +79,16 @@ class Options(TypedDict, total=False):
     proxy_protocol: str
 
 
+# What Waitress' create_server() and server classes take beside these: parts of its own event loop.
+INNER = frozenset(("map", "_start", "_sock", "_dispatcher", "adj", "dispatcher_class"))
+
+
 def text(name: str, value: Any) -> str:
     """A keyword's value as it would be written on the command line."""
+    if name in INNER:
+        raise ValueError(
+            "%s: this is a part of Waitress' own event loop, which Weir does not have; leave it out" % name
+        )
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, str):
@@ -89,6 +97,8 @@ def text(name: str, value: Any) -> str:
         return os.fsdecode(value)
     if isinstance(value, int) and name == "unix_socket_perms":
         return format(int(value), "o")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -395,6 +395,8 @@ def python(code, tmp_path):
         ("listen='a:1', port=5", "host or port may not be set if listen is set"),
         ("trusted_proxy_count=2", "has no meaning without trusted-proxy"),
         ("sockets=[], host='h'", "host or port may not be set if sockets is set"),
+        ("map={}", "map: this is a part of Waitress' own event loop"),
+        ("_start=False", "_start: this is a part of Waitress' own event loop"),
     ],
 )
 def test_wrong_keywords_are_value_errors(tmp_path, keywords, text):

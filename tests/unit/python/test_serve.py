@@ -172,6 +172,10 @@ def test_what_cannot_be_called_is_refused(core):
         weir.serve({})
 
 
+def test_whole_floats_are_numbers():
+    assert _options.text("threads", 2.0) == "2" and _options.text("keep_alive", 1.5) == "1.5"
+
+
 def test_value_of_a_strange_type_is_refused(core):
     with pytest.raises(ValueError, match="host: a dict"):
         weir.serve(app, host={})
