@@ -125,8 +125,18 @@ static struct exchange *take(struct server *s)
     return x;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
 void exchange_free(struct exchange *x)
 {
+    close_fd(&x->body.fd);
+    close_fd(&x->outq.fd);
+    close_fd(&x->call.file_fd);
     buf_fini(&x->call.out);
     buf_fini(&x->body.mem);
     buf_fini(&x->outq.mem);
@@ -136,13 +146,6 @@ void exchange_free(struct exchange *x)
     pthread_cond_destroy(&x->changed);
     free(x->fields);
     free(x);
-}
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
 }
 
 /* Back to the free list: nobody runs it, no connection knows it. */
@@ -169,7 +172,9 @@ static void recycle(struct exchange *x)
         x->body.size = 0;
     }
     if (x->intake != INTAKE_WHOLE) {
+        server_memory(s, -(int64_t)x->intake_mem.n);
         buf_fini(&x->intake_mem);
+        x->intake_full = false;
         x->intake = INTAKE_WHOLE;
     }
     x->body.complete = false;
@@ -452,7 +457,10 @@ static void on_body(struct h1_conn *hc, struct slice data)
         }
         pthread_mutex_lock(&x->lock);
         int rc = x->run_over ? 0 : buf_add_slice(&x->intake_mem, data);
-        bool full = x->intake_mem.n > INTAKE_BYTES_MAX;
+        if (!rc && !x->run_over)
+            server_memory(s, (int64_t)data.n);
+        bool full = x->intake_mem.n > INTAKE_BYTES_MAX || (x->intake_mem.n && over_budget(s, 0));
+        x->intake_full = full;
         pthread_cond_broadcast(&x->changed);
         pthread_mutex_unlock(&x->lock);
         if (rc)
@@ -572,6 +580,7 @@ static void dispatch_open(struct exchange *x)
     struct buf kept = x->body.mem; /* what came so far */
     x->body.mem = (struct buf){0};
     x->intake_mem = kept;
+    x->budget -= (int64_t)kept.n; /* counted as intake_mem from now on */
     x->state = X_IN_WORK;
     lead_push(x->server->lead, &x->job);
 }
@@ -623,15 +632,20 @@ static int outq_add(struct exchange *x, struct buf *b)
 {
     struct server *s = x->server;
     struct outq *q = &x->outq;
+    int64_t n = (int64_t)b->n;
     bool file = q->file_end > q->file_start;
     if (!file && q->mem.n + b->n <= (size_t)s->conf->response_memory &&
         (q->mem.n + b->n <= 4096 || !over_budget(s, b->n))) {
-        server_memory(s, (int64_t)b->n);
-        if (q->mem.n)
-            return buf_add(&q->mem, b->p, b->n);
-        struct buf old = q->mem;
-        q->mem = *b;
-        *b = old;
+        if (q->mem.n) {
+            int rc = buf_add(&q->mem, b->p, b->n);
+            if (rc)
+                return rc;
+        } else {
+            struct buf old = q->mem;
+            q->mem = *b;
+            *b = old;
+        }
+        server_memory(s, n);
         return 0;
     }
     if (q->fd < 0) {
@@ -725,13 +739,15 @@ static ssize_t op_body_read(struct call *c, void *p, size_t n)
     bool ask = false;
     pthread_mutex_lock(&x->lock);
     if (x->intake_mem.n) {
-        bool was_full = x->intake_mem.n > INTAKE_BYTES_MAX;
         if (n > x->intake_mem.n)
             n = x->intake_mem.n;
         memcpy(p, x->intake_mem.p, n);
         buf_drop(&x->intake_mem, n);
+        server_memory(x->server, -(int64_t)n);
         rc = (ssize_t)n;
-        ask = was_full && x->intake_mem.n <= INTAKE_BYTES_MAX;
+        ask = x->intake_full &&
+              (!x->intake_mem.n ||
+               (x->intake_mem.n <= INTAKE_BYTES_MAX && !over_budget(x->server, 0)));
     } else if (x->intake == INTAKE_FAILED) {
         rc = x->intake_error;
         c->keep_alive = false; /* what follows is no request: an answer that comes now says so */
@@ -744,8 +760,10 @@ static ssize_t op_body_read(struct call *c, void *p, size_t n)
         ask = true; /* for 100 Continue */
     }
     ask = ask && !x->wants_body;
-    if (ask)
+    if (ask) {
         x->wants_body = true;
+        x->intake_full = false;
+    }
     pthread_mutex_unlock(&x->lock);
     if (ask)
         loop_post(&x->server->loop, &x->flush_mail);
@@ -1146,7 +1164,8 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
     c.out = (struct buf){0};
     c.bodyless = x && x->req.head;
     call_error(&c, why->status, why->reason);
-    counter_add(&s->counters.responses[why->status / 100], 1);
+    if (!x) /* else record counts it */
+        counter_add(&s->counters.responses[why->status / 100], 1);
     if (buf_add(out, c.out.p, c.out.n))
         out->n = 0;
     char peer[64] = "a Unix socket";

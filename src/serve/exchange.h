@@ -75,6 +75,7 @@ struct exchange {
     enum intake intake;        /* under lock */
     int intake_error;          /* under lock: negative errno with INTAKE_FAILED */
     struct buf intake_mem;     /* under lock: received, not yet read by the application */
+    bool intake_full;          /* under lock: reading was paused until the application has read */
     uint64_t read_pos;         /* executor: position in a whole body */
     bool wants_body;           /* under lock: the leader should go on reading */
     _Atomic bool gone;         /* the client left */

@@ -371,3 +371,18 @@ def test_the_next_request_is_found_behind_a_body_that_was_not_read(weir: Starter
     head = b"POST /ignore HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % len(inner)
     got = server.raw(head + inner + b"GET /token?next HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
     assert [r.body for r in got.responses] in ([b"not read\n"], [b"not read\n", b"next"])
+
+
+def test_unbuffered_bodies_of_waiting_requests_share_the_budget(weir: Starter) -> None:
+    server = weir(request_buffering="off", threads=1, memory_budget="1M")
+    server.get("/hello")
+    n, clients = 280_000, [server.client(timeout=30) for _ in range(250)]
+    first = server.client()
+    first.request("GET", "/sleep/1500")
+    before = server.peak_kib()
+    for c in clients:
+        c.request("POST", "/size", body=bytes(n))
+    assert first.response().status == 200
+    for c in clients:
+        assert c.response().json()["size"] == n
+    assert server.peak_kib() - before < 40 * KIB * PATIENCE  # each may hold what was read at once
