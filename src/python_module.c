@@ -623,6 +623,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     wsgi_set_switch_interval((double)o->config->conf.switch_interval / 1000);
     if (log_start(&e) || server_start(o->server, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
+        server_free(&o->server); /* what was begun cannot be begun again */
         log_stop();
         return NULL;
     }

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import APPS, PATIENCE, PYTHON, Client, Incomplete, Server, Starter, wait_for, weir_command
+from harness import APPS, PATIENCE, PYTHON, SANITIZED, Client, Incomplete, Server, Starter, wait_for, weir_command
 
 SOON = 3 * PATIENCE
 
@@ -413,3 +413,28 @@ def test_a_signal_of_the_last_run_does_not_stop_the_next(weir: Starter, tmp_path
         c.request("GET", "/sleep/300")
         assert c.response().body == b"slept\n"
         assert c.alive()
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers need address space of their own")
+def test_a_server_that_could_not_start_gives_everything_back(tmp_path: Path, package_env) -> None:
+    done = subprocess.run(script(tmp_path, """
+        import os, resource
+        from basic import app
+        import weir
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+        before = descriptors()
+        server = weir.create_server(app, listen="127.0.0.1:0", thread_stack="64M")
+        size = [line for line in open("/proc/self/status") if line.startswith("VmSize")][0].split()[1]
+        resource.setrlimit(resource.RLIMIT_AS, (int(size) * 1024 + 100 * 1024 * 1024, -1))
+        for _ in range(2):
+            try:
+                server.run()
+            except (OSError, RuntimeError) as error:
+                print(type(error).__name__)
+        server.close()
+        print(descriptors() - before)
+    """), env={**os.environ, **package_env}, capture_output=True, text=True, timeout=30 * PATIENCE)
+    assert done.stdout.split()[:2] == ["OSError", "RuntimeError"], done.stderr
+    assert int(done.stdout.split()[2]) <= 2
+    assert done.returncode == 0
