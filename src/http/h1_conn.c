@@ -3,7 +3,8 @@
  *
  * Clients that left. A FIN does not tell whether the client closed or only finished sending
  * (RFC 9112 §9.6 knows both). So while a request is in work and the client's FIN is here, we
- * look at the socket every 100 ms: a reset, or a Unix peer that closed, is the end. A closed TCP
+ * look at the socket every 100 ms: a reset, or a Unix peer that closed, is the end. Of a TCP peer on
+ * this machine the kernel tells whether anybody still holds its socket. Any other closed TCP
  * peer resets only when it is sent something; an HTTP/1.1 client that waits is therefore sent one
  * interim response, 100 (Continue), which every such client must be able to ignore
  * (RFC 9110 §15.2): at once for a request that still waits in the queue, after 100 ms otherwise.
@@ -518,6 +519,15 @@ static void on_drained(struct conn *c)
 /* Send, once, what makes a closed peer answer with a reset and means nothing to one that reads. */
 static void probe(struct h1_conn *hc)
 {
+    switch (conn_ask_peer(&hc->conn)) {
+    case CONN_PEER_HELD:
+        return; /* it has only finished sending */
+    case CONN_PEER_LEFT:
+        finish(hc, CLOSE_CLIENT_LEFT, false);
+        return;
+    case CONN_PEER_UNKNOWN:
+        break;
+    }
     if (hc->probed || !hc->is_11 || hc->conn.is_unix)
         return;
     if (hc->responded) {

@@ -2,6 +2,10 @@
 #include "net/conn.h"
 
 #include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -287,6 +291,60 @@ bool conn_is_dead(const struct conn *c)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
 }
 
+enum conn_peer conn_ask_peer(struct conn *c)
+{
+    struct {
+        struct nlmsghdr head;
+        struct inet_diag_req_v2 body;
+    } ask = {
+        .head = {.nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
+        .body = {.sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0U},
+    };
+    struct sockaddr_storage here, there;
+    socklen_t n = sizeof here, m = sizeof there;
+    struct inet_diag_sockid *id = &ask.body.id;
+    if (c->is_unix || getsockname(conn_fd(c), (struct sockaddr *)&here, &n) ||
+        getpeername(conn_fd(c), (struct sockaddr *)&there, &m))
+        return CONN_PEER_UNKNOWN;
+    /* Seen from the peer: its own address is the source. */
+    if (there.ss_family == AF_INET) {
+        const struct sockaddr_in *src = (const void *)&there, *dst = (const void *)&here;
+        memcpy(id->idiag_src, &src->sin_addr, sizeof src->sin_addr);
+        memcpy(id->idiag_dst, &dst->sin_addr, sizeof dst->sin_addr);
+        id->idiag_sport = src->sin_port;
+        id->idiag_dport = dst->sin_port;
+    } else {
+        const struct sockaddr_in6 *src = (const void *)&there, *dst = (const void *)&here;
+        memcpy(id->idiag_src, &src->sin6_addr, sizeof src->sin6_addr);
+        memcpy(id->idiag_dst, &dst->sin6_addr, sizeof dst->sin6_addr);
+        id->idiag_sport = src->sin6_port;
+        id->idiag_dport = dst->sin6_port;
+    }
+    ask.body.sdiag_family = (uint8_t)there.ss_family;
+    id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+
+    struct conn_pool *pool = c->pool;
+    if (pool->diag_fd == -1)
+        pool->diag_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
+    if (pool->diag_fd < 0) {
+        pool->diag_fd = -2;
+        return CONN_PEER_UNKNOWN;
+    }
+    union {
+        struct nlmsghdr head;
+        char bytes[1024];
+    } answer;
+    /* The kernel answers inside send. */
+    if (send(pool->diag_fd, &ask, sizeof ask, 0) != (ssize_t)sizeof ask)
+        return CONN_PEER_UNKNOWN;
+    ssize_t got = recv(pool->diag_fd, &answer, sizeof answer, 0);
+    if (got < (ssize_t)NLMSG_LENGTH(sizeof(struct inet_diag_msg)) ||
+        answer.head.nlmsg_type != SOCK_DIAG_BY_FAMILY)
+        return CONN_PEER_UNKNOWN;
+    const struct inet_diag_msg *peer = NLMSG_DATA(&answer.head);
+    return peer->idiag_inode ? CONN_PEER_HELD : CONN_PEER_LEFT;
+}
+
 int conn_fd(const struct conn *c)
 {
     return c->uv.io_watcher.fd;
@@ -294,7 +352,7 @@ int conn_fd(const struct conn *c)
 
 int conn_pool_init(struct conn_pool *pool, struct loop *loop, const struct conn_ops *ops)
 {
-    *pool = (struct conn_pool){.loop = loop, .ops = ops};
+    *pool = (struct conn_pool){.loop = loop, .ops = ops, .diag_fd = -1};
     for (unsigned i = 0; i < CONN_LISTS; i++)
         list_init(&pool->lists[i].conns);
     int rc = uv_timer_init(&loop->uv, &pool->timer);
@@ -305,4 +363,6 @@ int conn_pool_init(struct conn_pool *pool, struct loop *loop, const struct conn_
 void conn_pool_fini(struct conn_pool *pool)
 {
     uv_close((uv_handle_t *)&pool->timer, NULL);
+    if (pool->diag_fd >= 0)
+        close(pool->diag_fd);
 }

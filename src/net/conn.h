@@ -78,6 +78,7 @@ struct conn_pool {
     uint64_t timer_due_ms; /* 0 = not running */
     struct conn_list lists[CONN_LISTS];
     unsigned open; /* connections not yet closed by libuv */
+    int diag_fd;   /* netlink socket of conn_ask_peer; -1 = not opened, -2 = cannot be */
 };
 
 WEIR_MUST_USE int conn_pool_init(struct conn_pool *pool, struct loop *loop,
@@ -127,6 +128,12 @@ void conn_close(struct conn *c, bool reset);
 
 /* Has the peer gone for good (reset, or a Unix peer that closed)? Asks the kernel; for connections whose eof is true. */
 bool conn_is_dead(const struct conn *c);
+
+/* Does a process still hold the peer's socket? Asks the kernel about the other end (sock_diag), which
+ * it knows for a TCP peer on this machine; for others, and where asking is not possible, the answer is
+ * CONN_PEER_UNKNOWN. Nothing is sent to the peer. */
+enum conn_peer { CONN_PEER_UNKNOWN = 0, CONN_PEER_HELD, CONN_PEER_LEFT };
+enum conn_peer conn_ask_peer(struct conn *c);
 
 int conn_fd(const struct conn *c);
 

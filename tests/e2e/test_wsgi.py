@@ -711,6 +711,19 @@ def test_the_same_behind_more_than_the_server_reads_ahead(basic: Server) -> None
     assert watched(basic, "ahead", "gone") < 1 * PATIENCE
 
 
+def test_a_local_client_is_not_sent_anything_to_see_whether_it_left(basic: Server) -> None:
+    with basic.client() as c:
+        c.request("GET", "/sleep/400?half")
+        c.half_close()
+        if c.response().interim:
+            pytest.skip("this kernel cannot be asked about the other end of a connection")
+    c = basic.client()
+    c.request("GET", "/watch/old", version="HTTP/1.0")
+    wait_for(lambda: seen(basic).get("watch old"))
+    c.close()
+    assert watched(basic, "old", "gone") < 0.5 * PATIENCE
+
+
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 def test_half_a_close_is_no_disconnect_and_gets_its_answer(basic: Server, version: str) -> None:
     with basic.client() as c:
