@@ -342,12 +342,29 @@ static bool apply_proxy(struct exchange *x, struct h1_conn *hc)
 
 static void dispatch_open(struct exchange *x);
 
+/* HTTP/1.0 has no chunks, and content without a length would end with the connection, which only a
+ * response may do (RFC 9112 §6.3): a client that announces content has to give its length. */
+static bool lacks_length(const struct req *r)
+{
+    if (r->minor || r->has_content_length || r->framing != REQ_BODY_NONE)
+        return false;
+    for (unsigned i = 0; i < r->n_fields; i++)
+        if (r->fields[i].id == HDR_CONTENT_TYPE)
+            return slice_eq(r->method, SLICE("POST")) || slice_eq(r->method, SLICE("PUT")) ||
+                   slice_eq(r->method, SLICE("PATCH"));
+    return false;
+}
+
 static void on_head(struct h1_conn *hc, const struct req *req, struct slice bytes)
 {
     struct server *s = hc->conn.pool ? ((struct h1_server *)(void *)hc->conn.pool)->arg : NULL;
     must(s);
     if (req->form == REQ_AUTHORITY) {
         h1_refuse(hc, 501, "CONNECT is not supported");
+        return;
+    }
+    if (!s->conf->lax_host && lacks_length(req)) { /* other servers serve it */
+        h1_refuse(hc, 411, "an HTTP/1.0 request with content needs a Content-Length");
         return;
     }
     if (req->content_length > (uint64_t)s->conf->max_body_size) {

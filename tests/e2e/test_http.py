@@ -309,6 +309,15 @@ def test_asterisk_form_is_for_options(server: Server) -> None:
     assert server.raw(b"GET * HTTP/1.1\r\nHost: t\r\n\r\n").statuses == [400]
 
 
+def test_an_old_client_that_announces_content_has_to_tell_its_length(server: Server) -> None:
+    post = b"POST /token?x HTTP/1.0\r\nContent-Type: text/plain\r\n"
+    got = server.raw(post + b"\r\nabc")
+    assert got.statuses == [411] and b"Content-Length" in got.responses[0].body
+    server.wait_log("411: an HTTP/1.0 request with content")
+    assert server.raw(post + b"Content-Length: 0\r\n\r\n").statuses == [200]
+    assert server.raw(b"POST /token?x HTTP/1.0\r\n\r\n").statuses == [200]
+
+
 def test_connect_is_not_implemented(server: Server) -> None:
     got = server.raw(b"CONNECT t:443 HTTP/1.1\r\nHost: t:443\r\n\r\n" + get("/token?x"))
     assert got.statuses == [501] and b"CONNECT" in got.responses[0].body
