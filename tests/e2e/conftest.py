@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import Starter, starter
+
+# Started in the background of a shell we would ignore SIGINT, and every server after us.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
