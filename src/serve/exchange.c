@@ -537,17 +537,19 @@ static void ping(struct call *c)
         call_abort(c, "out of memory");
 }
 
+/* Answer here and now what is not the application's; false: it is. */
 static bool native(struct exchange *x)
 {
-    if (path_is(x->server, &x->req, SLICE("ping"))) {
+    if (path_is(x->server, &x->req, SLICE("ping")))
         ping(&x->call);
-        return true;
-    }
-    if (!x->server->app) {
+    else if (!x->server->app)
         call_error(&x->call, 404, "nothing is served here");
-        return true;
-    }
-    return false;
+    else
+        return false;
+    x->state = X_SENDING;
+    x->run_over = true;
+    pump(x);
+    return true;
 }
 
 static void on_body_end(struct h1_conn *hc)
@@ -565,12 +567,8 @@ static void on_body_end(struct h1_conn *hc)
     }
     x->body.complete = true;
     list_del(&x->slow);
-    if (native(x)) {
-        x->state = X_SENDING;
-        x->run_over = true;
-        pump(x);
+    if (native(x))
         return;
-    }
     x->state = X_IN_WORK;
     /* Pipelined requests run one after the other, so that their answers leave in one write. */
     struct server *s = x->server;
@@ -587,12 +585,8 @@ static void on_body_end(struct h1_conn *hc)
 static void dispatch_open(struct exchange *x)
 {
     list_del(&x->slow);
-    if (native(x)) {
-        x->state = X_SENDING;
-        x->run_over = true;
-        pump(x);
+    if (native(x))
         return;
-    }
     x->intake = INTAKE_OPEN;
     struct buf kept = x->body.mem; /* what came so far */
     x->body.mem = (struct buf){0};
