@@ -36,7 +36,7 @@ enum hdr {
     HDR_X_FORWARDED_BY,
     HDR_TRAILER,
     HDR_TE,
-    HDR_AUTHORIZATION,
+    HDR_AUTHORIZATION, /* at most 31: serve keeps them as bits */
 };
 
 struct field {

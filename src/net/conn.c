@@ -324,12 +324,8 @@ enum conn_peer conn_ask_peer(struct conn *c)
     id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 
     struct conn_pool *pool = c->pool;
-    if (pool->diag_fd == -1)
-        pool->diag_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
-    if (pool->diag_fd < 0) {
-        pool->diag_fd = -2;
+    if (pool->diag_fd < 0)
         return CONN_PEER_UNKNOWN;
-    }
     union {
         struct nlmsghdr head;
         char bytes[1024];
@@ -352,7 +348,8 @@ int conn_fd(const struct conn *c)
 
 int conn_pool_init(struct conn_pool *pool, struct loop *loop, const struct conn_ops *ops)
 {
-    *pool = (struct conn_pool){.loop = loop, .ops = ops, .diag_fd = -1};
+    *pool = (struct conn_pool){.loop = loop, .ops = ops};
+    pool->diag_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
     for (unsigned i = 0; i < CONN_LISTS; i++)
         list_init(&pool->lists[i].conns);
     int rc = uv_timer_init(&loop->uv, &pool->timer);

@@ -78,7 +78,7 @@ struct conn_pool {
     uint64_t timer_due_ms; /* 0 = not running */
     struct conn_list lists[CONN_LISTS];
     unsigned open; /* connections not yet closed by libuv */
-    int diag_fd;   /* netlink socket of conn_ask_peer; -1 = not opened, -2 = cannot be */
+    int diag_fd;   /* netlink socket of conn_ask_peer; -1 = cannot be had */
 };
 
 WEIR_MUST_USE int conn_pool_init(struct conn_pool *pool, struct loop *loop,

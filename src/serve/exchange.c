@@ -206,8 +206,14 @@ static inline void shift(struct slice *v, ptrdiff_t delta)
         v->p += delta;
 }
 
-/* Copy the head's bytes into the exchange and make all slices point there. */
-static bool adopt_head(struct exchange *x, const struct req *req, struct slice bytes)
+/* Fields by which front-ends speak, as bits of their enum hdr. */
+static const uint32_t FORWARDING = 1u << HDR_FORWARDED | 1u << HDR_X_FORWARDED_FOR |
+                                   1u << HDR_X_FORWARDED_PROTO | 1u << HDR_X_FORWARDED_HOST |
+                                   1u << HDR_X_FORWARDED_PORT | 1u << HDR_X_FORWARDED_BY;
+
+/* Copy the head's bytes into the exchange and make all slices point there. *seen gets a bit for each
+ * enum hdr among the fields. */
+static bool adopt_head(struct exchange *x, const struct req *req, struct slice bytes, uint32_t *seen)
 {
     struct slice copy = arena_copy(&x->arena, bytes);
     if (!copy.p)
@@ -221,6 +227,7 @@ static bool adopt_head(struct exchange *x, const struct req *req, struct slice b
             shift(parts[i], delta);
     for (unsigned i = 0; i < req->n_fields; i++) {
         x->fields[i] = req->fields[i];
+        *seen |= 1u << req->fields[i].id;
         shift(&x->fields[i].name, delta);
         shift(&x->fields[i].value, delta);
     }
@@ -374,7 +381,8 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     struct exchange *x = take(s);
     if (x)
         x->state = X_RECEIVING;
-    if (!x || !adopt_head(x, req, bytes)) {
+    uint32_t seen = 0;
+    if (!x || !adopt_head(x, req, bytes, &seen)) {
         if (x)
             recycle(x);
         h1_refuse(hc, 503, "out of memory");
@@ -384,7 +392,7 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     start_call(x);
     x->hc = hc;
     hc->user = x;
-    if (s->proxy_on && !apply_proxy(x, hc))
+    if ((seen & FORWARDING) && !apply_proxy(x, hc))
         return;
     if (req->framing == REQ_BODY_NONE)
         return;

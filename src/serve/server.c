@@ -232,7 +232,6 @@ static int make_rules(struct server *s, struct err *e)
     s->rules.hops = (unsigned)c->trusted_proxy_count;
     s->rules.clear = c->clear_untrusted_proxy_headers;
     s->rules.log_untrusted = c->log_untrusted_proxy_headers;
-    s->proxy_on = true;
     static const char *const MODES[] = {"off", "v1", "v2", "auto"};
     for (unsigned i = 0; i < countof(MODES); i++)
         if (strcmp(c->proxy_protocol, MODES[i]) == 0)

@@ -44,7 +44,6 @@ struct server {
     struct proxy_set trusted;  /* front-ends whose headers count */
     struct proxy_set proxy_from;
     struct proxy_rules rules;
-    bool proxy_on;             /* forwarding headers are looked at */
 
     struct exchange *free;     /* ready for reuse, at most FREE_MAX */
     unsigned n_free;
