@@ -69,8 +69,6 @@ void loop_turn(struct loop *l, bool may_block)
 {
     flush_all(l);
     uv_run(&l->uv, may_block && list_empty(&l->flush) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
-    if (l->before_wait)
-        l->before_wait(l->arg);
     flush_all(l);
 }
 

@@ -34,8 +34,6 @@ struct loop {
     struct list flush;               /* connections with bytes to write */
     void (*flush_one)(struct list *node);
     char *read_buf;                  /* LOOP_READ_BYTES, owned */
-    void (*before_wait)(void *arg);  /* called once a turn, after the callbacks; may be NULL */
-    void *arg;
 };
 
 WEIR_MUST_USE int loop_init(struct loop *l);
