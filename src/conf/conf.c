@@ -107,6 +107,13 @@ int conf_row_set(struct conf *c, const struct conf_row *row, const char *value,
     case KIND_OCTAL:
         rc = conf_value_number(row->kind, value, row->min, row->max, source, field, e);
         break;
+    case KIND_WORKERS:
+        rc = 0;
+        if (slice_ieq(s, SLICE("auto")))
+            *(int64_t *)field = conf_cores();
+        else
+            rc = conf_value_number(row->kind, value, row->min, row->max, source, field, e);
+        break;
     case KIND_THREADS:
         rc = conf_value_threads(value, row->min, row->max, source, field, e);
         break;

@@ -33,7 +33,7 @@ struct conf_threads {
 };
 
 /* Whose command line it is; decides names, defaults and messages. */
-enum conf_dialect { CONF_WEIR = 0, CONF_WAITRESS };
+enum conf_dialect { CONF_WEIR = 0, CONF_WAITRESS, CONF_GUNICORN };
 
 enum conf_bind_kind { CONF_BIND_TCP = 0, CONF_BIND_UNIX, CONF_BIND_FD };
 struct conf_bind {
@@ -54,6 +54,13 @@ struct conf_bind {
 #define CONF_FIELD_LIST struct conf_list
 #define CONF_FIELD_THREADS struct conf_threads
 #define CONF_FIELD_CHOICE const char *
+#define CONF_FIELD_WORKERS int64_t
+
+/* One more name for TLS (SNI), from the `tls` list of the YAML file. */
+struct conf_tls_host {
+    struct conf_list names; /* "example.org", "*.example.org" */
+    const char *certfile, *keyfile;
+};
 
 struct conf {
 #define SETTING(field, KIND, name, def, min, max, group, help) CONF_FIELD_##KIND field;
@@ -63,6 +70,8 @@ struct conf {
     struct conf_bind
         *binds; /* made by conf_finish from bind / host / port / listen / unix socket */
     unsigned n_binds;
+    struct conf_tls_host *tls_hosts;
+    unsigned n_tls_hosts;
     struct arena arena; /* owns the texts */
     void *priv;         /* where each value came from, pending waitress host/port, … */
 };
@@ -98,6 +107,9 @@ WEIR_MUST_USE int conf_environment(struct conf *c, char *const *environ_, struct
 WEIR_MUST_USE int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
                                     FILE *out_err, enum conf_action *action, int *status,
                                     struct err *e);
+
+/* Cores that this process may use: affinity and the quota of its control group; at least 1. */
+unsigned conf_cores(void);
 
 /* Check relations between settings, make binds and defaults that depend on others. */
 WEIR_MUST_USE int conf_finish(struct conf *c, struct err *e);

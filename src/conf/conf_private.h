@@ -20,6 +20,7 @@ enum conf_kind {
     KIND_LIST,
     KIND_THREADS,
     KIND_CHOICE,
+    KIND_WORKERS,
 };
 
 /* One setting of settings.def. */
@@ -42,7 +43,7 @@ enum conf_row_id {
 extern const struct conf_row conf_rows[CONF_ROWS];
 
 /* Who set a value; the stronger stays. */
-enum conf_level { LEVEL_DEFAULT = 0, LEVEL_ENV, LEVEL_CALLER };
+enum conf_level { LEVEL_DEFAULT = 0, LEVEL_FILE, LEVEL_ENV, LEVEL_CALLER };
 
 struct conf_mark {
     enum conf_level level;

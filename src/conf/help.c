@@ -36,8 +36,16 @@ void conf_help(const char *program, FILE *out)
 static const struct group {
     const char *name, *title;
 } groups[] = {
-    {"app", "Application"},      {"listen", "Addresses"},     {"run", "Threads and time"},
-    {"limits", "Limits"},        {"proxy", "Behind a proxy"}, {"logs", "Logs"},
+    {"app", "Application"},
+    {"listen", "Addresses"},
+    {"run", "Processes, threads and time"},
+    {"process", "The process"},
+    {"limits", "Limits"},
+    {"proxy", "Behind a proxy"},
+    {"tls", "TLS"},
+    {"static", "Static files"},
+    {"logs", "Logs"},
+    {"development", "Development"},
     {"HIDDEN", "Seldom needed"},
 };
 
@@ -56,6 +64,8 @@ static const char *placeholder(const struct conf_row *row)
         return " MODE";
     case KIND_THREADS:
         return " N|MIN:MAX|auto";
+    case KIND_WORKERS:
+        return " N|auto";
     case KIND_TEXT:
     case KIND_LIST:
     case KIND_CHOICE:
@@ -124,6 +134,8 @@ static const char *kind_name(enum conf_kind kind)
         return "list";
     case KIND_THREADS:
         return "threads";
+    case KIND_WORKERS:
+        return "workers";
     case KIND_CHOICE:
         return "choice";
     }
@@ -172,6 +184,7 @@ void conf_reference(FILE *out)
         "|\n"
         "| list | the option repeated; comma-separated in the environment |\n"
         "| threads | `N` (the most), `MIN:MAX` or `auto` |\n"
+        "| workers | `N` or `auto` (one per core) |\n"
         "| address | `HOST:PORT`, `[IPv6]:PORT`, `:PORT` and `*:PORT` (all interfaces), `PORT`, "
         "`HOST`, `unix:PATH`, `unix:@NAME`, `fd://N` |\n\n"
         "`-b` is `--bind`, `-t` is `--threads`. `--host` and `--port` together are another way "

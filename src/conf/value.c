@@ -146,6 +146,7 @@ static enum number parse_number(enum conf_kind kind, const char *text, int64_t *
         rc = take_digits(&s, 8, out);
         return s.n ? NUMBER_BAD : rc;
     case KIND_INT:
+    case KIND_WORKERS:
     case KIND_THREADS:
         rc = take_digits(&s, 10, out);
         return s.n ? NUMBER_BAD : rc;
@@ -169,6 +170,8 @@ static const char *number_forms(enum conf_kind kind)
         return "is not an octal number; give a file mode, as 600";
     case KIND_THREADS:
         return "is not a number; give N, MIN:MAX or auto";
+    case KIND_WORKERS:
+        return "is not a number; give N or auto";
     case KIND_INT:
     case KIND_BOOL:
     case KIND_TEXT:
@@ -296,6 +299,7 @@ void conf_value_format(const struct conf *c, const struct conf_row *row, char *o
         snprintf(out, n, "%s", *(const bool *)field ? "yes" : "no");
         return;
     case KIND_INT:
+    case KIND_WORKERS:
         snprintf(out, n, "%" PRId64, *(const int64_t *)field);
         return;
     case KIND_SIZE:

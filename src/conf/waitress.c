@@ -99,6 +99,7 @@ static int set_field(struct conf *c, const struct waitress_row *row, const char 
     }
     switch (theirs.kind) {
     case KIND_INT:
+    case KIND_WORKERS:
     case KIND_SIZE:
     case KIND_TIME:
     case KIND_OCTAL:
@@ -223,6 +224,7 @@ static const char *placeholder(const struct waitress_row *row)
     case KIND_BOOL:
         return "";
     case KIND_INT:
+    case KIND_WORKERS:
     case KIND_SIZE:
         return "=INT";
     case KIND_TIME:

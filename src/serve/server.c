@@ -2,6 +2,7 @@
 #include "serve/server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -317,6 +318,26 @@ int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *
     for (unsigned i = 0; !n_fds && i < s->conf->n_binds; i++)
         if (listen_bind(s, &s->conf->binds[i], e))
             return -1;
+    return 0;
+}
+
+void server_join_board(struct server *s, const struct server_worker *w)
+{
+    s->worker = *w;
+}
+
+int server_share_listeners(struct server *s, const struct listen_set *set, struct err *e)
+{
+    for (unsigned i = 0; i < set->n; i++) {
+        int fd = fcntl(set->items[i]->fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return err_set(e, "cannot share %s: %s", set->items[i]->url, strerror(errno));
+        struct listen_spec spec = {.kind = LISTEN_FD, .fd = fd, .text = set->items[i]->url};
+        if (listen_open(&s->listeners, &spec, e)) {
+            close(fd);
+            return -1;
+        }
+    }
     return 0;
 }
 

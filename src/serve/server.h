@@ -21,13 +21,25 @@
 #include "net/loop.h"
 #include "obs/access.h"
 #include "obs/counters.h"
+#include "obs/scoreboard.h"
 #include "serve/lead.h"
 
 struct exchange;
 
 enum server_stop_how {
-    SERVER_DRAIN = 1, /* finish what runs, within the grace */
-    SERVER_NOW = 2,   /* end at once */
+    SERVER_HANDOVER = 1, /* other workers go on: hand idle connections to them, finish what runs, within the grace */
+    SERVER_DRAIN = 2,    /* nobody goes on: finish what runs, within the grace; idle clients get a moment to send
+                          * the request that may be on its way */
+    SERVER_NOW = 3,      /* end at once */
+};
+
+/* What a worker of several is given. All descriptors are lent and stay open as long as the server. */
+struct server_worker {
+    struct scoreboard *board;
+    unsigned slot;    /* own slot of the board */
+    int hand_recv;    /* SOCK_SEQPACKET shared by all workers: connections that a stopping worker hands over; -1: none */
+    int hand_send;    /* its other end */
+    int tell_fd;      /* one byte tells the supervisor to look at the board; -1: nobody */
 };
 
 struct server {
@@ -39,6 +51,7 @@ struct server {
     struct counters counters;
     struct lead *lead;
     struct access_log *access; /* owned; NULL = none */
+    struct server_worker worker; /* .board NULL: this process serves alone */
 
     struct slice internal;     /* prefix of Weir's own answers; empty: none */
     struct proxy_set trusted;  /* front-ends whose headers count */
@@ -68,6 +81,14 @@ struct server {
 
 WEIR_MUST_USE int server_new(struct server **out, const struct conf *conf, struct app *app,
                              struct err *e);
+
+/* Before server_start: be one worker of several. *w is copied. The server then writes its slot of the board,
+ * balances its accepting against the others' slots, and takes connections over. */
+void server_join_board(struct server *s, const struct server_worker *w);
+
+/* Instead of server_listen: use the sockets that `set` has opened (before the fork). Takes copies of its
+ * descriptors; paths of Unix sockets stay the caller's to remove. */
+WEIR_MUST_USE int server_share_listeners(struct server *s, const struct listen_set *set, struct err *e);
 
 /* Bind all addresses (also those inherited: fds[0..n_fds)). */
 WEIR_MUST_USE int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e);
