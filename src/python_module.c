@@ -691,7 +691,7 @@ static PyObject *server_stats(PyObject *self, PyObject *unused)
         Py_RETURN_NONE;
     struct lead_stats st;
     lead_stats(o->server->lead, &st);
-    struct counters *c = &o->server->counters;
+    struct counters *c = o->server->counters;
     return Py_BuildValue(
         "{s:I,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "threads", st.threads, "busy", st.busy,
         "waiting", st.waiting, "inline_runs", (unsigned long long)st.inline_runs, "away_runs",

@@ -46,6 +46,14 @@ static struct h1_conn *hc_of(struct conn *c)
     return (struct h1_conn *)(void *)c;
 }
 
+/* Let others see how many are open. */
+static void tell_open(struct h1_server *s)
+{
+    atomic_store_explicit(&s->counters->open, s->pool.open, memory_order_relaxed);
+    if (s->open_gauge)
+        atomic_store_explicit(s->open_gauge, s->pool.open, memory_order_relaxed);
+}
+
 /* ---- deadlines ---- */
 
 /* Is the send deadline running, with bytes that the kernel does not take? Then it goes before all
@@ -661,7 +669,7 @@ static void on_closed(struct conn *c)
     enum close_reason reason = hc->reason;
     if (reason < CLOSE_REASONS)
         counter_add(&s->counters->closed[reason], 1);
-    atomic_store_explicit(&s->counters->open, s->pool.open, memory_order_relaxed);
+    tell_open(s);
     s->up->closed(hc);
     free(hc);
 }
@@ -726,7 +734,7 @@ void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct soc
     hc->state = H1_CLOSED;
     if (conn_open(&hc->conn, &s->pool, fd, l->is_unix))
         return; /* closing already; on_closed frees */
-    atomic_store_explicit(&s->counters->open, s->pool.open, memory_order_relaxed);
+    tell_open(s);
     become_idle(hc);
     if (s->proxy_mode != PROXY_OFF) {
         char host[64] = "";

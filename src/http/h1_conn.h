@@ -72,6 +72,7 @@ struct h1_server {
     const struct proxy_set *proxy_from;
     uint64_t keep_alive_ms;
     struct counters *counters;
+    _Atomic uint32_t *open_gauge; /* lent; where others see how many connections are open. NULL: nobody looks */
     struct list all; /* every connection */
     struct buf spare_out; /* an empty buffer for the next answer */
     bool draining;

@@ -305,6 +305,8 @@ static void start_call(struct exchange *x)
     c->body = &x->body;
     c->arena = &x->arena;
     c->id = ++s->next_id;
+    if (WEIR_UNLIKELY(c->id == s->worker.last_request))
+        worker_recycle(s, RECYCLE_MAX_REQUESTS);
     c->out.n = 0;
     c->state = CALL_NEW;
     c->framing = CALL_LENGTH;
@@ -473,7 +475,7 @@ static void on_body(struct h1_conn *hc, struct slice data)
 {
     struct exchange *x = hc->user;
     struct server *s = x->server;
-    counter_add(&s->counters.bytes_in, data.n);
+    counter_add(&s->counters->bytes_in, data.n);
     if (x->intake == INTAKE_OPEN) {
         x->body.size += data.n;
         if (x->body.size > (uint64_t)s->conf->max_body_size) {
@@ -1046,8 +1048,8 @@ static void record(struct exchange *x, const char *cut)
     struct server *s = x->server;
     const struct call *c = &x->call;
     unsigned hundred = x->wire_bytes ? (unsigned)c->status / 100 : 0;
-    counter_add(&s->counters.responses[hundred < 6 ? hundred : 0], 1);
-    counter_add(&s->counters.bytes_out, x->wire_bytes);
+    counter_add(&s->counters->responses[hundred < 6 ? hundred : 0], 1);
+    counter_add(&s->counters->bytes_out, x->wire_bytes);
     if (!s->access)
         return;
     int64_t now = clock_mono_ns();
@@ -1127,7 +1129,7 @@ static void on_gone(struct h1_conn *hc)
             x->state = X_ORPHAN;
             break;
         }
-        counter_add(&s->counters.abandoned, 1);
+        counter_add(&s->counters->abandoned, 1);
         WEIR_FALLTHROUGH;
     case X_RECEIVING:
     case X_SENDING:
@@ -1184,7 +1186,7 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
     c.bodyless = x && x->req.head;
     call_error(&c, why->status, why->reason);
     if (!x) /* else record counts it */
-        counter_add(&s->counters.responses[why->status / 100], 1);
+        counter_add(&s->counters->responses[why->status / 100], 1);
     if (buf_add(out, c.out.p, c.out.n))
         out->n = 0;
     char peer[64] = "a Unix socket";

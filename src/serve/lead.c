@@ -136,6 +136,8 @@ struct lead {
     struct lead_ops ops;
     void *ctx;
     struct lead_config config; /* zeros replaced */
+    _Atomic unsigned *busy;    /* places taken, <= places_max; see batch_take_calm. Lent, or own_busy */
+    _Atomic unsigned *ready_n; /* jobs on ready; written under the mutex, others may read. Lent, or own_ready */
 
     /* The monitor's. */
     alignas(64) _Atomic unsigned tick; /* grows with each tick */
@@ -144,9 +146,7 @@ struct lead {
     /* Under the mutex. */
     alignas(64) pthread_mutex_t mutex;
     struct list ready;             /* jobs that wait, the oldest first */
-    _Atomic unsigned ready_n;      /* written under the mutex; others may read */
     struct list idle;              /* threads, the last used first */
-    _Atomic unsigned busy;         /* places taken, <= places_max; see batch_take_calm */
     _Atomic unsigned starters;     /* places among them whose thread has not taken its job yet */
     unsigned launch;               /* starters among them that have no thread yet */
     unsigned takers;               /* threads on their way to claim the loop */
@@ -170,6 +170,7 @@ struct lead {
     pthread_t monitor;             /* its thread */
     pthread_cond_t monitor_wake;   /* NOTICE_ASLEEP was cleared */
     pthread_cond_t ended;          /* a thread has ended, or the monitor */
+    _Atomic unsigned own_busy, own_ready; /* where nobody else looks */
 };
 
 /* ---- small things ---- */
@@ -299,7 +300,7 @@ static void queue_join_locked(struct lead *l)
 {
     list_join(l->ready.next, &l->batch);
     list_join(&l->ready, &l->fresh);
-    count(&l->ready_n, (int)count_of(&l->lead_n));
+    count(l->ready_n, (int)count_of(&l->lead_n));
     atomic_store_explicit(&l->lead_n, 0, memory_order_relaxed);
     atomic_store_explicit(&l->batch_ns, 0, memory_order_relaxed);
 }
@@ -310,38 +311,38 @@ static struct lead_job *queue_pop_locked(struct lead *l)
         return NULL;
     struct lead_job *job = job_of(l->ready.next);
     list_del(&job->node);
-    count(&l->ready_n, -1);
+    count(l->ready_n, -1);
     return job;
 }
 
 static void queue_put_back_locked(struct lead *l, struct lead_job *job)
 {
     list_add_first(&l->ready, &job->node);
-    count(&l->ready_n, 1);
+    count(l->ready_n, 1);
 }
 
 /* Jobs that wait and that no starter will take. */
 static unsigned queue_left_locked(struct lead *l)
 {
-    unsigned n = count_of(&l->ready_n), starters = count_of(&l->starters);
+    unsigned n = count_of(l->ready_n), starters = count_of(&l->starters);
     return n > starters ? n - starters : 0;
 }
 
 /* Take a place, if there is one. */
 static inline bool place_take(struct lead *l)
 {
-    unsigned busy = count_of(&l->busy);
+    unsigned busy = count_of(l->busy);
     while (busy < l->config.places_max)
-        if (atomic_compare_exchange_weak(&l->busy, &busy, busy + 1))
+        if (atomic_compare_exchange_weak(l->busy, &busy, busy + 1))
             return true;
     return false;
 }
 
 static void place_give_back_locked(struct lead *l, unsigned n)
 {
-    must(atomic_fetch_sub(&l->busy, n) >= n);
+    must(atomic_fetch_sub(l->busy, n) >= n);
     /* The queue relied on the holders of places; now there is a free one, and the leader has it. */
-    if (l->skipped && count_of(&l->ready_n) > 0)
+    if (l->skipped && count_of(l->ready_n) > 0)
         l->kick = true;
     l->skipped = false;
 }
@@ -576,7 +577,7 @@ static bool runner_appoint_locked(struct lead *l)
     if (thread_wake_locked(l, ROLE_RUN) || thread_make_locked(l, ROLE_RUN))
         return true;
     runner_end_locked(l);
-    atomic_fetch_sub(&l->busy, 1);
+    atomic_fetch_sub(l->busy, 1);
     return false;
 }
 
@@ -647,7 +648,7 @@ static void runner_run_locked(struct lead *l, struct thread *t, bool entered)
 static inline struct lead_job *batch_pop(struct lead *l)
 {
     if (list_empty(&l->batch)) {
-        if (count_of(&l->ready_n) > 0 || list_empty(&l->fresh))
+        if (count_of(l->ready_n) > 0 || list_empty(&l->fresh))
             return NULL;
         list_join(&l->batch, &l->fresh);
     }
@@ -730,7 +731,7 @@ static bool batch_take_locked(struct lead *l)
             list_add(&l->batch, node);
         }
     }
-    count(&l->ready_n, -(int)n);
+    count(l->ready_n, -(int)n);
     atomic_store_explicit(&l->lead_n, n, memory_order_relaxed);
     atomic_store_explicit(&l->batch_ns, job_of(l->batch.next)->pushed_ns, memory_order_relaxed);
     return true;
@@ -743,7 +744,7 @@ static bool batch_take_locked(struct lead *l)
 static inline bool batch_take_calm(struct lead *l)
 {
     if (atomic_load_explicit(&l->contended, memory_order_acquire) || count_of(&l->starters) != 0 ||
-        count_of(&l->ready_n) != 0 || list_empty(&l->fresh) || !place_take(l))
+        count_of(l->ready_n) != 0 || list_empty(&l->fresh) || !place_take(l))
         return false;
     list_join(&l->batch, &l->fresh);
     atomic_store_explicit(&l->batch_ns, job_of(l->batch.next)->pushed_ns, memory_order_relaxed);
@@ -753,14 +754,14 @@ static inline bool batch_take_calm(struct lead *l)
 /* After a batch the leader gives its place back. True: jobs wait. */
 static inline bool batch_end(struct lead *l)
 {
-    if (count_of(&l->lead_n) == 0 && count_of(&l->ready_n) == 0) {
+    if (count_of(&l->lead_n) == 0 && count_of(l->ready_n) == 0) {
         atomic_store_explicit(&l->batch_ns, 0, memory_order_relaxed);
-        atomic_fetch_sub(&l->busy, 1);
+        atomic_fetch_sub(l->busy, 1);
         return false;
     }
     lead_lock(l);
     queue_join_locked(l);
-    atomic_fetch_sub(&l->busy, 1);
+    atomic_fetch_sub(l->busy, 1);
     bool rest = queue_left_locked(l) > 0;
     lead_unlock(l);
     return rest;
@@ -771,12 +772,12 @@ static inline bool batch_end(struct lead *l)
 static void lead_turns_locked(struct lead *l, struct thread *t)
 {
     uint64_t word = atomic_load(&l->word);
-    bool rest = count_of(&l->ready_n) > 0;
+    bool rest = count_of(l->ready_n) > 0;
     lead_unlock(l);
     while (!stopping(l)) {
         l->ops.turn(l->ctx, !rest);
         rest = false;
-        if (count_of(&l->lead_n) == 0 && count_of(&l->ready_n) == 0)
+        if (count_of(&l->lead_n) == 0 && count_of(l->ready_n) == 0)
             continue;
         bool some = batch_take_calm(l);
         if (!some) {
@@ -812,7 +813,7 @@ static void thread_work_locked(struct lead *l, struct thread *t)
         case ROLE_START:
             launch_locked(l, FAN_OUT);
             count(&l->starters, -1);
-            l->burst += count_of(&l->ready_n) > 0 && !stopping(l);
+            l->burst += count_of(l->ready_n) > 0 && !stopping(l);
             place_use_locked(l, t, true);
             break;
         case ROLE_RUN:
@@ -953,7 +954,7 @@ static void monitor_sleep(struct lead *l, uint64_t word, uint64_t runner)
     lead_lock(l);
     atomic_fetch_or(&l->notice, NOTICE_ASLEEP);
     if (atomic_load(&l->word) != word || atomic_load(&l->runner) != runner ||
-        count_of(&l->ready_n) > 0 || stopping(l))
+        count_of(l->ready_n) > 0 || stopping(l))
         monitor_wake_locked(l);
     while (atomic_load(&l->notice) & NOTICE_ASLEEP)
         pthread_cond_wait(&l->monitor_wake, &l->mutex);
@@ -984,7 +985,7 @@ static void *monitor_main(void *arg)
         if (runner == runner_before && state_of(runner) == STATE_APP)
             runner_late(l, runner);
         same = same && state_of(word) == STATE_LOOP && state_of(runner) == STATE_VACANT &&
-               count_of(&l->ready_n) == 0;
+               count_of(l->ready_n) == 0;
         quiet = same ? quiet + 1 : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(l, word, runner);
@@ -1026,6 +1027,10 @@ int lead_new(struct lead **out, const struct lead_config *config, const struct l
     }
     l->ops = *ops;
     l->ctx = ctx;
+    l->busy = c->busy ? c->busy : &l->own_busy;
+    l->ready_n = c->waiting ? c->waiting : &l->own_ready;
+    atomic_store(l->busy, 0); /* a worker that was killed leaves its numbers */
+    atomic_store(l->ready_n, 0);
     list_init(&l->batch);
     list_init(&l->fresh);
     list_init(&l->ready);
@@ -1097,7 +1102,7 @@ bool lead_cancel(struct lead *l, struct lead_job *job)
     bool waits = !list_empty(&job->node);
     if (waits) {
         list_del(&job->node);
-        count(&l->ready_n, -1);
+        count(l->ready_n, -1);
     }
     lead_unlock(l);
     return waits;
@@ -1108,7 +1113,7 @@ void lead_stop(struct lead *l)
     lead_lock(l);
     atomic_fetch_or(&l->notice, NOTICE_STOP);
     count(&l->starters, -(int)l->launch);
-    must(atomic_fetch_sub(&l->busy, l->launch) >= l->launch);
+    must(atomic_fetch_sub(l->busy, l->launch) >= l->launch);
     l->launch = 0;
     for (struct list *i = l->idle.next; i != &l->idle; i = i->next)
         pthread_cond_signal(&container_of(i, struct thread, node)->wake);
@@ -1127,7 +1132,7 @@ unsigned lead_join(struct lead *l, int timeout_ms)
         if (rc == ETIMEDOUT)
             break;
     }
-    unsigned left = count_of(&l->busy);
+    unsigned left = count_of(l->busy);
     if (left == 0)
         left = l->threads + l->ending > 0 || l->monitor_alive;
     struct thread *last = left ? NULL : l->dead;
@@ -1167,8 +1172,8 @@ void lead_stats(struct lead *l, struct lead_stats *out)
     memset(out, 0, sizeof *out);
     lead_lock(l);
     out->threads = l->threads + l->ending;
-    out->busy = count_of(&l->busy);
-    out->waiting = count_of(&l->ready_n) + count_of(&l->lead_n);
+    out->busy = count_of(l->busy);
+    out->waiting = count_of(l->ready_n) + count_of(&l->lead_n);
     out->inline_runs = atomic_load_explicit(&l->inline_runs, memory_order_relaxed);
     out->away_runs = l->away_runs;
     out->deposed = l->deposed;

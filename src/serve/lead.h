@@ -14,6 +14,7 @@
 #ifndef WEIR_SERVE_LEAD_H
 #define WEIR_SERVE_LEAD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -59,6 +60,9 @@ struct lead_config {
     unsigned batch;      /* most jobs run inline between two turns; 0 = 16 */
     unsigned stack_bytes;/* 0 = the system's default */
     bool monitor_off;    /* for instruction counting only: nobody is ever deposed */
+    /* Where others can see the places taken and the jobs that wait for one; lent until lead_free, written by
+     * lead alone, set to 0 by lead_new. NULL: nobody looks. */
+    _Atomic uint32_t *busy, *waiting;
 };
 
 struct lead_stats {

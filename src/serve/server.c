@@ -40,8 +40,8 @@ static void refuse(struct server *s, int fd)
     while (recv(fd, unread, sizeof unread, MSG_DONTWAIT) > 0)
         ;
     close(fd);
-    counter_add(&s->counters.refused, 1);
-    counter_add(&s->counters.closed[CLOSE_OVER_LIMIT], 1);
+    counter_add(&s->counters->refused, 1);
+    counter_add(&s->counters->closed[CLOSE_OVER_LIMIT], 1);
     log_flood(LOG_WARNING, 0, "refused a connection with 503: %u are open and none is idle; raise connections or the "
                         "descriptor limit", s->h1.pool.open);
 }
@@ -192,6 +192,7 @@ static void on_stop_mail(struct mail *m)
     if (s->stop_done == 0) {
         s->stop_done = SERVER_DRAIN;
         atomic_store(&s->draining, true);
+        worker_drains(s);
         listen_close(&s->listeners);
         h1_drain(&s->h1);
         if (asked == SERVER_DRAIN) {
@@ -266,6 +267,7 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
         return err_set(e, "out of memory");
     s->conf = conf;
     s->app = app;
+    s->counters = &s->own_counters;
     s->internal = slice_str(conf->internal_path);
     s->done_fd = -1;
     s->listeners.spare_fd = -1;
@@ -323,7 +325,10 @@ int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *
 
 void server_join_board(struct server *s, const struct server_worker *w)
 {
-    s->worker = *w;
+    s->worker.given = *w;
+    s->worker.slot = &w->board->slots[w->slot];
+    s->counters = &s->worker.slot->counters;
+    s->h1.open_gauge = &s->worker.slot->open;
 }
 
 int server_share_listeners(struct server *s, const struct listen_set *set, struct err *e)
@@ -368,11 +373,12 @@ int server_start(struct server *s, struct err *e)
     s->slow_timer.data = s->grace_timer.data = s;
     uv_timer_start(&s->slow_timer, on_slow_timer, SLOW_TICK_MS, SLOW_TICK_MS);
     uv_timer_stop(&s->slow_timer);
+    worker_init(s);
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
     if (rc)
         return err_set(e, "cannot start: %s", uv_strerror(rc));
     s->h1.arg = s;
-    s->h1.counters = &s->counters;
+    s->h1.counters = s->counters;
     s->h1.proxy_from = &s->proxy_from;
     s->h1.detect_gone = c->disconnect_detection;
     s->h1.log_socket_errors = c->log_socket_errors;
@@ -392,8 +398,13 @@ int server_start(struct server *s, struct err *e)
         .stack_bytes = (unsigned)c->thread_stack,
         .monitor_off = monitor && strcmp(monitor, "off") == 0,
     };
+    if (s->worker.slot) {
+        lead.busy = &s->worker.slot->busy;
+        lead.waiting = &s->worker.slot->waiting;
+    }
     if (lead_new(&s->lead, &lead, &LEAD_OPS, s, e) || listen_start(&s->listeners, &s->loop, e))
         return -1;
+    worker_start(s);
     int failed = lead_start(s->lead, e);
     if (failed) /* no thread was made, but maybe the monitor */
         must(lead_join(s->lead, -1) == 0);
@@ -423,6 +434,7 @@ void server_free(struct server **sp)
         }
         uv_close((uv_handle_t *)&s->slow_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
+        worker_close(s);
         loop_fini(&s->loop);
     }
     listen_fini(&s->listeners);

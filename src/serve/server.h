@@ -23,6 +23,7 @@
 #include "obs/counters.h"
 #include "obs/scoreboard.h"
 #include "serve/lead.h"
+#include "serve/worker.h"
 
 struct exchange;
 
@@ -33,25 +34,17 @@ enum server_stop_how {
     SERVER_NOW = 3,      /* end at once */
 };
 
-/* What a worker of several is given. All descriptors are lent and stay open as long as the server. */
-struct server_worker {
-    struct scoreboard *board;
-    unsigned slot;    /* own slot of the board */
-    int hand_recv;    /* SOCK_SEQPACKET shared by all workers: connections that a stopping worker hands over; -1: none */
-    int hand_send;    /* its other end */
-    int tell_fd;      /* one byte tells the supervisor to look at the board; -1: nobody */
-};
-
 struct server {
     const struct conf *conf; /* lent; read-only */
     struct app *app;         /* lent; NULL: only C handlers */
     struct loop loop;
     struct h1_server h1;
     struct listen_set listeners;
-    struct counters counters;
+    struct counters *counters;   /* of the slot, or own_counters */
+    struct counters own_counters;
     struct lead *lead;
     struct access_log *access; /* owned; NULL = none */
-    struct server_worker worker; /* .board NULL: this process serves alone */
+    struct worker worker;
 
     struct slice internal;     /* prefix of Weir's own answers; empty: none */
     struct proxy_set trusted;  /* front-ends whose headers count */

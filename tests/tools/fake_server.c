@@ -237,7 +237,7 @@ int main(int argc, char **argv)
         }
     }
     unsigned inside = server_join(s, 2000);
-    struct counters *k = &s->counters;
+    struct counters *k = s->counters;
     printf("requests %llu connections %llu abandoned %llu inside %u\n",
            (unsigned long long)atomic_load(&k->requests),
            (unsigned long long)atomic_load(&k->connections),

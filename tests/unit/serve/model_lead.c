@@ -165,8 +165,8 @@ static uint64_t total_answered, total_taken, total_left, total_deposed, total_gi
 static void check_idle(struct lead *l)
 {
     lead_lock(l);
-    must(count_of(&l->busy) == 0 && count_of(&l->starters) == 0 && l->launch == 0);
-    must(list_empty(&l->ready) && count_of(&l->ready_n) == 0 && count_of(&l->lead_n) == 0);
+    must(count_of(l->busy) == 0 && count_of(&l->starters) == 0 && l->launch == 0);
+    must(list_empty(&l->ready) && count_of(l->ready_n) == 0 && count_of(&l->lead_n) == 0);
     must(state_of(atomic_load(&l->runner)) == STATE_VACANT);
     lead_unlock(l);
 }

@@ -1,0 +1,54 @@
+/*
+ * worker: what a server does as one worker of several. It writes its slot of the board, gives signs
+ * of life, and asks to be replaced when it has served enough.
+ *
+ * A server that serves alone has a worker too; then nothing here does anything.
+ *
+ * Threads: start before the loop runs; the rest leader only, but worker_recycle any.
+ */
+#ifndef WEIR_SERVE_WORKER_H
+#define WEIR_SERVE_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "obs/scoreboard.h"
+
+struct server;
+
+/* What a worker of several is given. All descriptors are lent and stay open as long as the server. */
+struct server_worker {
+    struct scoreboard *board;
+    unsigned slot;    /* own slot of the board */
+    int hand_recv;    /* SOCK_SEQPACKET shared by all workers: connections that a stopping worker hands over; -1: none */
+    int hand_send;    /* its other end */
+    int tell_fd;      /* one byte tells the supervisor to look at the board; -1: nobody */
+};
+
+struct worker {
+    struct server_worker given;   /* .board NULL: this process serves alone */
+    struct scoreboard_slot *slot; /* NULL: the same */
+    uv_timer_t beat_timer;        /* sign of life, and a look at the memory */
+    uv_timer_t life_timer;        /* max-lifetime */
+    uint64_t last_request;        /* the request with this number (counted from 1) ends its life; 0 = none does */
+    uint64_t looked_request;      /* number of the last request when the memory was looked at */
+    uint64_t looked_ms;           /* and the loop time */
+};
+
+/* Make the timers; worker_close must follow. */
+void worker_init(struct server *s);
+
+/* Before the first turn of the loop: the slot says READY, the heart beats. */
+void worker_start(struct server *s);
+
+/* The slot says DRAINING; no replacement is asked for any more. */
+void worker_drains(struct server *s);
+
+/* The loop ends: close the timers. */
+void worker_close(struct server *s);
+
+/* Ask the supervisor for a replacement, once; this worker goes on until it is told to stop. */
+void worker_recycle(struct server *s, enum recycle_reason why);
+
+#endif
