@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "conf/conf.h"
 #include "conf/version.h"
+#include "conf/yaml.h"
 #include "serve/server.h"
 #include "wsgi/wsgi.h"
 
@@ -291,7 +292,8 @@ static PyObject *core_config(PyObject *self, PyObject *args)
             o->fds[o->n_fds++] = (int)fd;
         }
     }
-    if (o && conf_finish(&o->conf, &e)) {
+    /* serve() reads a file only where it is named: the current folder is its program's. */
+    if (o && ((*o->conf.config && conf_yaml_load(&o->conf, &e)) || conf_finish(&o->conf, &e))) {
         PyErr_SetString(PyExc_ValueError, e.text);
         Py_CLEAR(o);
     }

@@ -63,6 +63,7 @@ class Options(TypedDict, total=False):
     asyncore_use_poll: Flag
 
     # Weir's own that are used most; all others of the settings reference work as well.
+    config: str  # a YAML file of settings; without it none is read
     access_log: str  # a file, or "-" for standard output
     access_log_format: str
     error_log: str

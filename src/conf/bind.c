@@ -207,6 +207,14 @@ static int add_fds(struct conf *c, struct err *e)
     return 0;
 }
 
+bool conf_bind_is_weaker(const struct conf *c)
+{
+    const struct conf_priv *p = conf_priv(c);
+    return conf_mark(c, CONF_ROW_bind)->level == LEVEL_FILE &&
+           (p->host || p->port || p->port_env || p->systemd_fds || p->listen.n || p->unix_socket ||
+            p->have_sockets);
+}
+
 int conf_binds_make(struct conf *c, struct err *e)
 {
     struct conf_priv *p = conf_priv(c);
@@ -218,7 +226,7 @@ int conf_binds_make(struct conf *c, struct err *e)
 
     c->binds = NULL;
     c->n_binds = 0;
-    for (unsigned i = 0; i < c->bind.n; i++)
+    for (unsigned i = 0; i < c->bind.n && !conf_bind_is_weaker(c); i++)
         if (add_text(c, c->bind.items[i], bind->source, &own, e))
             return -1;
     if (c->n_binds)

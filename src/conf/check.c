@@ -108,7 +108,7 @@ static int check_addresses(const struct conf *c, struct err *e)
     const struct conf_mark *bind = conf_mark(c, CONF_ROW_bind);
     if (!c->ipv4 && !c->ipv6)
         return err_set(e, "ipv4 and ipv6 are both off; leave one of them on");
-    if (c->bind.n && (p->host || p->port || p->listen.n || p->unix_socket || p->have_sockets))
+    if (bind->level > LEVEL_FILE && c->bind.n && (p->host || p->port || p->listen.n || p->unix_socket || p->have_sockets))
         return err_set(e,
                        "%s cannot be given together with host, port, listen, unix-socket or "
                        "sockets; name all addresses one way",

@@ -188,6 +188,9 @@ static int take_short(struct cli *cli, const char *text)
         if (text[1])
             return err_set(cli->e, "-%.100s: unknown option; did you mean --%.100s?", text, text);
         return run_special(cli, special_find(text[0] == 'h' ? "help" : "version"), NULL);
+    case 'c':
+        row = &conf_rows[CONF_ROW_config];
+        break;
     case 'b':
         row = &conf_rows[CONF_ROW_bind];
         break;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conf/yaml.h"
+
 /* One start reads a handful of texts; this is far above any sane configuration. */
 static const size_t CONF_BYTES_MAX = 16 * 1024 * 1024;
 static const unsigned LIST_ITEMS_MAX = 4096;
@@ -132,6 +134,7 @@ int conf_row_set(struct conf *c, const struct conf_row *row, const char *value,
     if (rc)
         return rc;
     mark->level = level;
+    mark->place = NULL;
     return (mark->source = conf_copy(c, source, strlen(source), e)) ? 0 : -1;
 }
 
@@ -317,7 +320,7 @@ int conf_environment(struct conf *c, char *const *environ_, struct err *e)
     return conf_plain_error(read_environment(c, environ_, e), e);
 }
 
-/* Read the files of --env-file, keep what is not set yet, and let it count as environment. */
+/* Read the files of env-file, keep what is not set yet, and let it count as environment. */
 static int read_env_files(struct conf *c, char *const *environ_, struct err *e)
 {
     struct conf_env_list all = {0};
@@ -336,6 +339,31 @@ static int read_env_files(struct conf *c, char *const *environ_, struct err *e)
         if (c->dialect == CONF_WEIR && strcmp(item.name, "WEIR_ENV_FILE") != 0 &&
             set_variable(c, item.name, strlen(item.name), item.value, where, e))
             return -1;
+    }
+    return 0;
+}
+
+/* What `env` names goes into the environment last: it is meant for this application. */
+static int add_env(struct conf *c, struct err *e)
+{
+    struct conf_env_list *added = &conf_priv(c)->added;
+    const char *source = conf_mark(c, CONF_ROW_env)->source;
+    if (!c->env.n)
+        return 0;
+    struct conf_env *items = arena_alloc(&c->arena, (added->n + c->env.n) * sizeof *items);
+    if (!items)
+        return err_set(e, "the configuration is too large");
+    if (added->n)
+        memcpy(items, added->items, added->n * sizeof *items);
+    added->items = items;
+    for (unsigned i = 0; i < c->env.n; i++) {
+        const char *item = c->env.items[i], *equals = strchr(item, '=');
+        if (!equals || equals == item)
+            return err_set(e, "%s: '%.80s' is not NAME=VALUE", source, item);
+        char *name = conf_copy(c, item, (size_t)(equals - item), e);
+        if (!name)
+            return -1;
+        added->items[added->n++] = (struct conf_env){name, equals + 1, source};
     }
     return 0;
 }
@@ -365,7 +393,10 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
     if (*action == CONF_EXIT)
         return 0;
     *status = c->dialect == CONF_WAITRESS ? 1 : 2;
-    if (conf_environment(c, environ_, e) || read_env_files(c, environ_, e))
+    /* A file of variables may name the YAML file, and that may name files of variables. */
+    if (conf_environment(c, environ_, e) || read_env_files(c, environ_, e) || conf_yaml_load(c, e) ||
+        (conf_mark(c, CONF_ROW_env_file)->level == LEVEL_FILE && read_env_files(c, environ_, e)) ||
+        add_env(c, e))
         return conf_plain_error(-1, e);
     if (!*c->app && *action != CONF_PRINT)
         return err_set(
@@ -403,7 +434,8 @@ void conf_print(const struct conf *c, FILE *out)
         const struct conf_mark *mark = &conf_priv(c)->marks[i];
         if (row == &conf_rows[CONF_ROW_bind]) {
             const struct conf_priv *p = conf_priv(c);
-            const char *source = mark->level > LEVEL_DEFAULT ? mark->source
+            const char *place = mark->place ? mark->place : mark->source;
+            const char *source = mark->level > LEVEL_DEFAULT && !conf_bind_is_weaker(c) ? place
                                  : p->listen.n               ? "listen"
                                  : p->unix_socket            ? "unix-socket"
                                  : p->have_sockets           ? "sockets"
@@ -416,6 +448,12 @@ void conf_print(const struct conf *c, FILE *out)
             continue;
         }
         conf_value_format(c, row, value, sizeof value);
-        print_one(row->name, value, mark->source, out);
+        print_one(row->name, value, mark->place ? mark->place : mark->source, out);
     }
+    for (unsigned i = 0; i < c->n_tls_hosts; i++)
+        for (unsigned k = 0; k < c->tls_hosts[i].names.n; k++) {
+            snprintf(value, sizeof value, "%s for %s", c->tls_hosts[i].certfile,
+                     c->tls_hosts[i].names.items[k]);
+            print_one("tls", value, c->config, out);
+        }
 }

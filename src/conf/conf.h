@@ -1,10 +1,10 @@
 /*
  * conf: every setting, its sources, and what is wrong with it.
  *
- * Sources, later ones win: defaults < environment (WEIR_…, PORT) < command line. (weir.yaml comes
- * between defaults and environment in a later step.) All of them end in conf_set with a
- * text, so there is one parser and one set of messages. A stronger source wins in whatever order
- * the sources are read, because the command line must be read before the files that it names.
+ * Sources, later ones win: defaults < weir.yaml < environment (WEIR_…, PORT) < command line. All of
+ * them end in conf_set with a text, so there is one parser and one set of messages. A stronger
+ * source wins in whatever order the sources are read, because the command line must be read before
+ * the files that it names.
  *
  * Units:   TIME is milliseconds, SIZE is bytes.
  * Owner:   struct conf owns all it points to; conf_fini frees it. Read-only after conf_finish.
@@ -115,8 +115,8 @@ unsigned conf_cores(void);
 WEIR_MUST_USE int conf_finish(struct conf *c, struct err *e);
 
 /*
- * All of the above in the right order: command line, environment, files of --env-file, is there an
- * application, conf_finish. This is what a program's start calls, between conf_init and conf_fini.
+ * All of the above in the right order: command line, environment, files of env-file, weir.yaml, is
+ * there an application, conf_finish. This is what a program's start calls, between conf_init and conf_fini.
  * Arguments and result as conf_command_line. Notes stay for conf_notes.
  */
 WEIR_MUST_USE int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_,
@@ -149,8 +149,8 @@ WEIR_MUST_USE int conf_env_parse(struct arena *arena, const char *path, const ch
 WEIR_MUST_USE int conf_env_read(struct arena *arena, const char *path, struct conf_env_list *out,
                                 struct err *e);
 
-/* What the files of --env-file add to the environment (names already set there are left out). For
- * the caller to put into its own environment; filled by conf_load. */
+/* What the files of env-file add to the environment (names already set there are left out), then what
+ * `env` puts there. For the caller to put into its own environment; filled by conf_load. */
 struct conf_env_list conf_env_added(const struct conf *c);
 
 /* Every setting in force with its source, one a line. */

@@ -47,7 +47,8 @@ enum conf_level { LEVEL_DEFAULT = 0, LEVEL_FILE, LEVEL_ENV, LEVEL_CALLER };
 
 struct conf_mark {
     enum conf_level level;
-    const char *source; /* for --print-config and messages; owned by the conf */
+    const char *source; /* for messages; owned by the conf */
+    const char *place;  /* "weir.yaml:12" for --print-config; NULL: the source. Owned by the conf */
 };
 
 /* What is not a field: addresses before they are binds, where values came from. */
@@ -114,6 +115,14 @@ static inline const struct conf_mark *conf_mark(const struct conf *c, enum conf_
  * Returns rc. */
 int conf_plain_error(int rc, struct err *e);
 
+/* ---- file.c ---- */
+/* Names, settings and secrets, not data: what is larger was named by mistake. */
+#define CONF_FILE_BYTES_MAX ((size_t)1024 * 1024)
+/* Read the file at `path`; of a larger one than CONF_FILE_BYTES_MAX one byte more than that. *text is owned by the
+ * caller (free) and NULL after an error, which begins with `source` and names the path. */
+WEIR_MUST_USE int conf_file_read(const char *source, const char *path, char **text, size_t *n,
+                                 struct err *e);
+
 /* ---- check.c ---- */
 /* Is `text` MODULE:ATTRIBUTE? Otherwise a sentence with the cure. */
 WEIR_MUST_USE int conf_app_check(const char *text, struct err *e);
@@ -131,6 +140,8 @@ WEIR_MUST_USE int conf_bind_parse(struct conf *c, const char *text, const char *
                                   struct err *e);
 /* 0..65535 or a service name. */
 WEIR_MUST_USE int conf_port_check(const char *port, const char *source, struct err *e);
+/* Has a stronger source named addresses than the file that `bind` comes from? */
+bool conf_bind_is_weaker(const struct conf *c);
 /* c->binds from everything that was given. */
 WEIR_MUST_USE int conf_binds_make(struct conf *c, struct err *e);
 

@@ -1,16 +1,9 @@
 /* env_file: NAME=VALUE lines, as .env files have them. */
 #include "conf/conf_private.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-/* Names and secrets, not data: what is larger was named by mistake. */
-#define FILE_BYTES_MAX (1024 * 1024)
 static const unsigned NAMES_MAX = 4096;
 
 struct reader {
@@ -180,7 +173,7 @@ int conf_env_parse(struct arena *arena, const char *path, const char *text, size
                    struct conf_env_list *out, struct err *e)
 {
     struct reader r = {.arena = arena, .path = path, .p = text, .end = text + n, .line = 1, .e = e};
-    if (n > FILE_BYTES_MAX)
+    if (n > CONF_FILE_BYTES_MAX)
         return err_set(e, "%.400s: larger than 1 MiB; this is not a file of NAME=VALUE lines",
                        path);
     char *scratch = malloc(n + 1);
@@ -204,46 +197,13 @@ int conf_env_parse(struct arena *arena, const char *path, const char *text, size
     return rc;
 }
 
-/* A pipe, as of a shell's <(command), may be late, but not for ever. */
-static bool wait_readable(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    return poll(&p, 1, 2000) > 0;
-}
-
 int conf_env_read(struct arena *arena, const char *path, struct conf_env_list *out, struct err *e)
 {
-    char *text = NULL;
-    size_t n = 0;
-    int rc = -1;
-    struct stat st;
-    /* Not blocking: a pipe without a writer must not hang the start. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(e, "--env-file: cannot read '%.400s': %s", path, strerror(errno));
-    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-        err_set(e, "--env-file: '%.400s' is a folder", path);
-        goto out;
-    }
-    if (!(text = malloc(FILE_BYTES_MAX + 1))) {
-        err_set(e, "--env-file: out of memory");
-        goto out;
-    }
-    while (n <= FILE_BYTES_MAX) {
-        ssize_t k = read(fd, text + n, FILE_BYTES_MAX + 1 - n);
-        if (k < 0 && (errno == EINTR || (errno == EAGAIN && wait_readable(fd))))
-            continue;
-        if (k < 0) {
-            err_set(e, "--env-file: cannot read '%.400s': %s", path, strerror(errno));
-            goto out;
-        }
-        if (k == 0)
-            break;
-        n += (size_t)k;
-    }
-    rc = conf_env_parse(arena, path, text, n, out, e);
-out:
+    char *text;
+    size_t n;
+    if (conf_file_read("--env-file", path, &text, &n, e))
+        return -1;
+    int rc = conf_env_parse(arena, path, text, n, out, e);
     free(text);
-    close(fd);
     return rc;
 }

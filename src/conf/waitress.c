@@ -477,8 +477,6 @@ int conf_waitress_command_line(struct conf *c, int argc, char *const *argv, FILE
     for (; next < argc; next++)
         if (take_app(c, argv[next], e))
             return -1;
-    if (conf_mark(c, CONF_ROW_app)->level != LEVEL_CALLER && *action != CONF_PRINT)
-        return err_set(e, "Specify one application");
     return 0;
 }
 
