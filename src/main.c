@@ -1,9 +1,9 @@
 /*
  * main: the native executable.
  *
- * Help, version, --print-config and wrong usage are answered here, without Python. An application
- * is Python's: `python3 -m weir` of the active environment takes over this process, with the same
- * arguments.
+ * Help, version, --print-config, wrong usage and healthcheck are answered here, without Python. An
+ * application is Python's: `python3 -m weir` of the active environment takes over this process, with
+ * the same arguments.
  */
 #include <errno.h>
 #include <libgen.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "proc/healthcheck.h"
 
 /* From the build tree: the package with its extension lies beside this executable. */
 static bool package_beside(char *out, size_t n)
@@ -87,8 +88,18 @@ static int run_python(int argc, char *const *argv)
     return 1;
 }
 
+/* `weir healthcheck …`: without Python, because it runs every few seconds. */
+static int healthcheck(int argc, char **argv)
+{
+    static char name[] = "weir healthcheck";
+    argv[1] = name;
+    return healthcheck_main(argc - 1, argv + 1, environ, stdout, stderr);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "healthcheck") == 0)
+        return healthcheck(argc, argv);
     static char *const own_name[] = {(char *)(size_t) "weir"};
     static char *const waitress_name[] = {(char *)(size_t) "weir waitress-serve"};
     bool waitress = argc > 1 && strcmp(argv[1], "waitress-serve") == 0;

@@ -31,6 +31,7 @@
 #include "conf/conf.h"
 #include "conf/version.h"
 #include "conf/yaml.h"
+#include "python_module_process.h"
 #include "serve/server.h"
 #include "wsgi/wsgi.h"
 
@@ -764,6 +765,8 @@ static PyMethodDef core_methods[] = {
      "parse(argv, dialect, env) -> {'action', 'status', 'message', 'config'}"},
     {"config", core_config, METH_VARARGS,
      "config(dialect, [(name, value), …], [fd, …]) -> Config; ValueError names what is wrong."},
+    {"healthcheck", python_healthcheck, METH_VARARGS,
+     "healthcheck([argument, …], ['NAME=VALUE', …]) -> (exit code, output, message)"},
     {NULL, NULL, 0, NULL},
 };
 

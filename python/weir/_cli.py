@@ -27,6 +27,8 @@ def main(argv: list[str]) -> int:
         core = weir._extension()
     except weir.UnsupportedPython as error:
         return fail(str(error))
+    if argv[1:2] == ["healthcheck"]:
+        return healthcheck(core, argv[2:])
     dialect, argv = split(argv)
     parsed = core.parse(argv, dialect, dict(os.environ))
     sys.stderr.write(parsed["message"])
@@ -76,6 +78,15 @@ def start(core: Any, config: Config, check_only: bool) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(FAILED)
+    return status
+
+
+def healthcheck(core: Any, arguments: list[str]) -> int:
+    """Ask a running server whether it answers."""
+    environ = ["%s=%s" % item for item in os.environ.items()]
+    status, out, message = core.healthcheck(["weir healthcheck", *arguments], environ)
+    sys.stdout.write(out)
+    sys.stderr.write(message)
     return status
 
 

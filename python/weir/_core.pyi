@@ -34,6 +34,8 @@ class Parsed(TypedDict):
     config: Config | None  # None with the action "exit"
 
 def parse(argv: list[str], dialect: Dialect, env: dict[str, str]) -> Parsed: ...
+def healthcheck(argv: list[str], environ: list[str]) -> tuple[int, str, str]:
+    """`weir healthcheck`: exit code, standard output, standard error. `environ` is NAME=VALUE."""
 def config(dialect: Dialect, pairs: list[tuple[str, str]], sockets_fds: list[int]) -> Config:
     """A configuration from keywords. ValueError names the keyword and the cure."""
 

@@ -11,6 +11,7 @@ void conf_help(const char *program, FILE *out)
     fprintf(out,
             "Usage: %s [options] MODULE:APP         (for example: weir api.index:app)\n"
             "       %s waitress-serve [options of Waitress] MODULE:APP\n"
+            "       %s healthcheck [ADDRESS]               (does the server answer?)\n"
             "\n"
             "  -b, --bind ADDRESS     HOST:PORT, unix:PATH or fd://N   [127.0.0.1:8000]\n"
             "  -t, --threads N        requests at once: N, MIN:MAX or auto     [4:256]\n"
@@ -31,7 +32,7 @@ void conf_help(const char *program, FILE *out)
             "      --print-config     show every setting and where it comes from\n"
             "  -h, --help             this text;  --help-all: every setting\n"
             "  -V, --version          the version\n",
-            program, program);
+            program, program, program);
 }
 
 static const struct group {
