@@ -1,0 +1,285 @@
+/* python_module_config: settings as Python sees them. */
+#include "python_module.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "conf/yaml.h"
+
+static void config_dealloc(PyObject *self)
+{
+    struct config_object *o = (struct config_object *)self;
+    if (o->ready)
+        conf_fini(&o->conf);
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *text_list(const struct conf_list *l)
+{
+    PyObject *out = PyList_New(l->n); /* new */
+    for (unsigned i = 0; out && i < l->n; i++) {
+        PyObject *s = PyUnicode_DecodeFSDefault(l->items[i]); /* new, stolen by the list */
+        if (!s) {
+            Py_CLEAR(out);
+            break;
+        }
+        PyList_SET_ITEM(out, i, s);
+    }
+    return out;
+}
+
+static PyObject *config_get(PyObject *self, void *which)
+{
+    const struct conf *c = &((struct config_object *)self)->conf;
+    switch ((int)(intptr_t)which) {
+    case 0:
+        return PyUnicode_DecodeFSDefault(c->app);
+    case 1:
+        return PyBool_FromLong(c->factory);
+    case 2:
+        return PyUnicode_DecodeFSDefault(c->chdir);
+    case 3:
+        return text_list(&c->python_path);
+    case 4:
+        return text_list(&c->env_file);
+    case 5:
+        return PyUnicode_FromString(c->dialect == CONF_WAITRESS ? "waitress" : "weir");
+    case 6:
+        return PyBool_FromLong(c->expose_tracebacks);
+    default:
+        Py_RETURN_NONE;
+    }
+}
+
+static PyGetSetDef config_getset[] = {
+    {"app", config_get, NULL, "the application, MODULE:ATTRIBUTE", (void *)0},
+    {"factory", config_get, NULL, "call the attribute to get the application", (void *)1},
+    {"chdir", config_get, NULL, "folder to change to, or ''", (void *)2},
+    {"pythonpath", config_get, NULL, "folders searched first", (void *)3},
+    {"env_file", config_get, NULL, "files of NAME=VALUE lines", (void *)4},
+    {"dialect", config_get, NULL, "'weir' or 'waitress'", (void *)5},
+    {"expose_tracebacks", config_get, NULL, "send tracebacks to clients", (void *)6},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot config_slots[] = {
+    {Py_tp_dealloc, config_dealloc},
+    {Py_tp_getset, config_getset},
+    {Py_tp_doc, "Settings, checked and complete; made by parse() and config()."},
+    {0, NULL},
+};
+
+static PyType_Spec config_spec = {
+    .name = "weir._core.Config",
+    .basicsize = sizeof(struct config_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = config_slots,
+};
+
+PyTypeObject *python_config_type;
+
+/* A new Config with the defaults of the dialect; NULL with an exception. */
+static struct config_object *config_new(const char *dialect)
+{
+    enum conf_dialect d = strcmp(dialect, "waitress") == 0 ? CONF_WAITRESS : CONF_WEIR;
+    struct config_object *o = (struct config_object *)python_config_type->tp_alloc(python_config_type, 0);
+    struct err e = {{0}};
+    if (!o)
+        return NULL;
+    if (conf_init(&o->conf, d, &e)) {
+        PyErr_SetString(PyExc_RuntimeError, e.text);
+        Py_DECREF(o);
+        return NULL;
+    }
+    o->ready = true;
+    return o;
+}
+
+/* ---- parse and config ---- */
+
+static void free_texts(char **texts)
+{
+    for (char **t = texts; t && *t; t++)
+        PyMem_Free(*t);
+    PyMem_Free(texts);
+}
+
+static char *copy_text(PyObject *text)
+{
+    PyObject *bytes = NULL; /* new */
+    if (!PyUnicode_FSConverter(text, &bytes))
+        return NULL;
+    size_t n = (size_t)PyBytes_GET_SIZE(bytes) + 1;
+    char *out = PyMem_Malloc(n);
+    if (out)
+        memcpy(out, PyBytes_AS_STRING(bytes), n);
+    else
+        PyErr_NoMemory();
+    Py_DECREF(bytes);
+    return out;
+}
+
+/* A NULL-terminated array of the list's texts; "NAME=VALUE" where `env` is a dict. */
+static char **texts_of(PyObject *list, PyObject *env)
+{
+    Py_ssize_t n = list ? PyList_GET_SIZE(list) : PyDict_GET_SIZE(env);
+    char **out = PyMem_Calloc((size_t)n + 1, sizeof *out);
+    if (!out)
+        return (char **)PyErr_NoMemory();
+    PyObject *key, *value; /* borrowed */
+    Py_ssize_t pos = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *text; /* new */
+        if (list) {
+            text = Py_NewRef(PyList_GET_ITEM(list, i));
+        } else {
+            if (!PyDict_Next(env, &pos, &key, &value))
+                break;
+            text = PyUnicode_FromFormat("%S=%S", key, value);
+        }
+        out[i] = text ? copy_text(text) : NULL;
+        Py_XDECREF(text);
+        if (!out[i]) {
+            free_texts(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+
+/* What --env-file adds, as a dict. */
+static PyObject *env_added(const struct conf *c)
+{
+    PyObject *out = PyDict_New(); /* new */
+    struct conf_env_list list = conf_env_added(c);
+    for (unsigned i = 0; out && i < list.n; i++) {
+        PyObject *name = PyUnicode_DecodeFSDefault(list.items[i].name);   /* new */
+        PyObject *value = PyUnicode_DecodeFSDefault(list.items[i].value); /* new */
+        if (!name || !value || PyDict_SetItem(out, name, value))
+            Py_CLEAR(out);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    return out;
+}
+
+PyObject *python_parse(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *argv_list, *env; /* borrowed */
+    const char *dialect;
+    if (!PyArg_ParseTuple(args, "O!sO!", &PyList_Type, &argv_list, &dialect, &PyDict_Type, &env))
+        return NULL;
+    struct config_object *o = config_new(dialect);
+    char **argv = o ? texts_of(argv_list, NULL) : NULL;
+    char **environ_ = argv ? texts_of(NULL, env) : NULL;
+    PyObject *result = NULL;
+    if (!environ_)
+        goto out;
+
+    char *said = NULL, *printed = NULL; /* malloc'ed by the streams */
+    size_t said_n = 0, printed_n = 0;
+    FILE *err_stream = open_memstream(&said, &said_n);
+    FILE *out_stream = open_memstream(&printed, &printed_n);
+    if (!err_stream || !out_stream) {
+        PyErr_NoMemory();
+        goto out; /* the process is about to end */
+    }
+    struct err e = {{0}};
+    enum conf_action action = CONF_RUN;
+    int status = 0;
+    static const char *const ACTIONS[] = {"run", "exit", "check", "print"};
+    if (conf_load(&o->conf, (int)PyList_GET_SIZE(argv_list), argv, environ_, out_stream, &action,
+                  &status, &e)) {
+        action = CONF_EXIT;
+        conf_complain(&o->conf, argv[0], &e, err_stream);
+    } else {
+        conf_notes(&o->conf, err_stream);
+        if (action == CONF_PRINT)
+            conf_print(&o->conf, out_stream);
+    }
+    fclose(err_stream);
+    fclose(out_stream);
+    result = Py_BuildValue("{s:s,s:i,s:N,s:N,s:N,s:O}", "action", ACTIONS[action], "status", status,
+                           "message", PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n),
+                           "output", PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
+                           "environ", env_added(&o->conf), "config",
+                           action == CONF_EXIT ? Py_None : (PyObject *)o);
+    free(said);
+    free(printed);
+out:
+    free_texts(argv);
+    free_texts(environ_);
+    Py_XDECREF(o);
+    return result;
+}
+
+PyObject *python_config(PyObject *self, PyObject *args)
+{
+    (void)self;
+    const char *dialect;
+    PyObject *pairs, *fds; /* borrowed */
+    if (!PyArg_ParseTuple(args, "sO!O!", &dialect, &PyList_Type, &pairs, &PyList_Type, &fds))
+        return NULL;
+    struct config_object *o = config_new(dialect);
+    struct err e = {{0}};
+    for (Py_ssize_t i = 0; o && i < PyList_GET_SIZE(pairs); i++) {
+        const char *name, *value;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(pairs, i), "ss", &name, &value)) {
+            Py_CLEAR(o);
+            break;
+        }
+        char source[128];
+        snprintf(source, sizeof source, "%s", name);
+        if (conf_set(&o->conf, name, value, source, &e)) {
+            PyErr_SetString(PyExc_ValueError, e.text);
+            Py_CLEAR(o);
+        }
+    }
+    for (Py_ssize_t i = 0; o && i < PyList_GET_SIZE(fds); i++) {
+        long fd = PyLong_AsLong(PyList_GET_ITEM(fds, i));
+        if (fd < 0 || o->n_fds == sizeof o->fds / sizeof o->fds[0]) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "sockets: too many, or one is closed");
+            Py_CLEAR(o);
+        } else {
+            o->fds[o->n_fds++] = (int)fd;
+        }
+    }
+    /* serve() reads a file only where it is named: the current folder is its program's. */
+    if (o && ((*o->conf.config && conf_yaml_load(&o->conf, &e)) || conf_finish(&o->conf, &e))) {
+        PyErr_SetString(PyExc_ValueError, e.text);
+        Py_CLEAR(o);
+    }
+    if (o)
+        conf_notes(&o->conf, stderr);
+    return (PyObject *)o;
+}
+
+int python_log_open(struct log_sink **sink, const struct conf *c)
+{
+    static const char *const LEVELS[] = {"debug", "info", "warning", "error", "critical"};
+    enum log_level least = LOG_INFO;
+    struct err e = {{0}};
+    for (int i = 0; i <= LOG_CRITICAL; i++)
+        if (strcmp(c->log_level, LEVELS[i]) == 0)
+            least = (enum log_level)i;
+    if (log_sink_open(sink, c->error_log, STDERR_FILENO, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return -1;
+    }
+    log_setup(*sink, least, strcmp(c->log_format, "json") == 0);
+    return 0;
+}
+
+int python_config_init(PyObject *module)
+{
+    python_config_type = (PyTypeObject *)PyType_FromSpec(&config_spec);
+    return python_config_type
+               ? PyModule_AddObjectRef(module, "Config", (PyObject *)python_config_type)
+               : -1;
+}
