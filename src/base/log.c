@@ -50,6 +50,7 @@ enum sink_kind {
 
 struct log_sink {
     int fd;
+    int lent_fd;        /* without a path: the descriptor that was lent; fd may be its second opening */
     enum sink_kind kind;
     bool own_fd;        /* close it at the end */
     bool torn;          /* the last byte written is not a newline, and its line is lost */
@@ -63,7 +64,7 @@ struct log_sink {
     int64_t told_ns;    /* when somebody was */
 };
 
-static struct log_sink g_stderr = {.fd = STDERR_FILENO};
+static struct log_sink g_stderr = {.fd = STDERR_FILENO, .lent_fd = STDERR_FILENO};
 
 static struct {
     pthread_mutex_t control; /* excludes open, close, reopen, start and stop */
@@ -472,7 +473,7 @@ static enum sink_kind kind_of(int fd, bool nonblock)
 /* Use a lent descriptor, through an own open file description where there can be one. */
 static void sink_lend_fd(struct log_sink *s, int fd)
 {
-    s->fd = fd;
+    s->fd = s->lent_fd = fd;
     s->own_fd = false;
     s->kind = kind_of(fd, false);
     if (s->kind != SINK_POLLED)
@@ -609,6 +610,27 @@ int log_reopen(struct err *e)
             rc = -1;
     control_unlock();
     return rc;
+}
+
+void log_lent_changed(void)
+{
+    control_lock();
+    for (unsigned i = 0; i < g_log.n_sinks; i++) {
+        struct log_sink *s = g_log.sinks[i];
+        /* A descriptor that is used itself has changed with its file, whatever that is. */
+        if (s->path || (!s->own_fd && s->kind != SINK_SOCKET))
+            continue;
+        pthread_mutex_lock(&g_log.lock);
+        if (hands_off_locked()) {
+            if (s->own_fd)
+                close(s->fd);
+            sink_lend_fd(s, s->lent_fd);
+            s->torn = s->full = false;
+        }
+        hands_on_locked();
+        pthread_mutex_unlock(&g_log.lock);
+    }
+    control_unlock();
 }
 
 /* Standard error, which is there without being opened, as a lent descriptor or as it was. */

@@ -61,6 +61,10 @@ void log_sink_close(struct log_sink **s);
  * old file stays in use then. */
 WEIR_MUST_USE int log_reopen(struct err *e);
 
+/* What the lent descriptors of "-" point to has changed (a daemon leaves its terminal): use what is
+ * there now. */
+void log_lent_changed(void);
+
 /* Start and stop the writer thread; stop waits (bounded: LOG_STOP_MS) until all lines are out. Each
  * may be called again after the other. */
 WEIR_MUST_USE int log_start(struct err *e);

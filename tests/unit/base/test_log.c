@@ -548,6 +548,33 @@ static void child_of_fork_logs_at_once_and_may_start_a_writer(void **state)
     log_sink_close(&s);
 }
 
+static void a_lent_descriptor_that_leads_elsewhere_is_followed(void **state)
+{
+    (void)state;
+    int ends[2];
+    char read_back[256];
+    assert_int_equal(pipe(ends), 0);
+    struct log_sink *s = opened("-", ends[1]); /* opened a second time */
+    assert_true(s->own_fd);
+    log_setup(s, LOG_INFO, false);
+    log_line(LOG_INFO, 0, "to the pipe");
+    assert_true(read(ends[0], read_back, sizeof read_back) > 0);
+    const char *path = in_dir("elsewhere");
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_int_equal(dup2(file, ends[1]), ends[1]);
+    log_lent_changed();
+    log_line(LOG_INFO, 0, "to the file");
+    assert_non_null(strstr(content(path), "to the file"));
+    started();
+    assert_int_equal(dup2(STDERR_FILENO, ends[1]), ends[1]); /* also while the writer runs */
+    log_lent_changed();
+    log_stop();
+    log_sink_close(&s);
+    close(file);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -569,6 +596,7 @@ int main(void)
         cmocka_unit_test(socket_takes_lines_too),
         cmocka_unit_test(reopen_writes_to_the_new_file),
         cmocka_unit_test(failed_reopen_keeps_the_old_file),
+        cmocka_unit_test(a_lent_descriptor_that_leads_elsewhere_is_followed),
         cmocka_unit_test(too_many_sinks_are_an_error),
         cmocka_unit_test(flood_is_limited_per_place_and_counted),
         cmocka_unit_test(threads_lose_and_mix_nothing_while_files_are_reopened),
