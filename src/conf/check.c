@@ -2,6 +2,7 @@
 #include "conf/conf_private.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -102,6 +103,42 @@ static int check_internal_path(const struct conf *c, struct err *e)
     return 0;
 }
 
+int conf_static_split(const char *item, struct slice *prefix, const char **folder, struct err *e)
+{
+    const char *equals = strchr(item, '=');
+    if (!equals || !equals[1] || item[0] != '/')
+        return err_set(e, "'%.200s' is not /PREFIX=FOLDER, as /assets=public/assets", item);
+    *prefix = slice_of(item, (size_t)(equals - item));
+    *folder = equals + 1;
+    if (prefix->p[prefix->n - 1] == '/')
+        prefix->n--;
+    for (size_t i = 0; i < prefix->n; i++) {
+        bool double_slash = prefix->p[i] == '/' && (i + 1 == prefix->n || prefix->p[i + 1] == '/');
+        if (double_slash || strchr("?#%\\", prefix->p[i]) || (unsigned char)prefix->p[i] <= ' ')
+            return err_set(e, "'%.*s' is not a prefix of paths; give one as /assets, not encoded",
+                           (int)(equals - item < 200 ? equals - item : 200), item);
+    }
+    return 0;
+}
+
+static int check_static(struct conf *c, struct err *e)
+{
+    const char *source = conf_mark(c, CONF_ROW_static_files)->source, *folder;
+    struct slice prefix, other;
+    struct err why;
+    for (unsigned i = 0; i < c->static_files.n; i++) {
+        if (conf_static_split(c->static_files.items[i], &prefix, &folder, &why))
+            return err_set(e, "%s: %s", source, why.text);
+        for (unsigned k = 0; k < i; k++)
+            if (conf_static_split(c->static_files.items[k], &other, &folder, &why) == 0 &&
+                slice_eq(prefix, other))
+                return err_set(e, "%s: the prefix '%.*s/' is given twice", source, (int)prefix.n, prefix.p);
+        if (!prefix.n && conf_note(c, e, "%s: / takes every path, and the application gets none", source))
+            return -1;
+    }
+    return 0;
+}
+
 static int check_addresses(const struct conf *c, struct err *e)
 {
     const struct conf_priv *p = conf_priv(c);
@@ -165,6 +202,27 @@ int conf_app_check(const char *text, struct err *e)
     return 0;
 }
 
+int conf_folders_check(const struct conf *c, struct err *e)
+{
+    const char *source = conf_mark(c, CONF_ROW_static_files)->source, *folder;
+    for (unsigned i = 0; i < c->static_files.n; i++) {
+        struct slice prefix;
+        struct stat st;
+        char path[PATH_MAX];
+        if (conf_static_split(c->static_files.items[i], &prefix, &folder, e))
+            return -1;
+        bool below = *c->chdir && folder[0] != '/';
+        if (snprintf(path, sizeof path, "%s%s%s", below ? c->chdir : "", below ? "/" : "", folder) >=
+            (int)sizeof path)
+            errno = ENAMETOOLONG;
+        else if (stat(path, &st) == 0)
+            errno = S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+        if (errno)
+            return err_set(e, "%s: the folder '%.400s': %s", source, folder, strerror(errno));
+    }
+    return 0;
+}
+
 int conf_chdir_check(const struct conf *c, struct err *e)
 {
     struct stat st;
@@ -185,7 +243,7 @@ static int finish(struct conf *c, struct err *e)
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
         return -1;
     if (check_addresses(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
-        check_internal_path(c, e))
+        check_internal_path(c, e) || check_static(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||
         check_plain(c->server_name, "server-name", false, e) ||

@@ -403,7 +403,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
             e, c->dialect == CONF_WAITRESS
                    ? "Specify one application"
                    : "no application given; write weir MODULE:ATTRIBUTE, as weir api.index:app");
-    if (conf_finish(c, e) || conf_chdir_check(c, e))
+    if (conf_finish(c, e) || conf_chdir_check(c, e) || conf_folders_check(c, e))
         return conf_plain_error(-1, e);
     *status = 0;
     return 0;

@@ -21,6 +21,7 @@
 #include "base/arena.h"
 #include "base/attr.h"
 #include "base/err.h"
+#include "base/slice.h"
 
 struct conf_list {
     const char **items; /* NUL-terminated texts, owned by the conf */
@@ -152,6 +153,10 @@ WEIR_MUST_USE int conf_env_read(struct arena *arena, const char *path, struct co
 /* What the files of env-file add to the environment (names already set there are left out), then what
  * `env` puts there. For the caller to put into its own environment; filled by conf_load. */
 struct conf_env_list conf_env_added(const struct conf *c);
+
+/* "/PREFIX=FOLDER" of `static` as its parts: the prefix without a final slash ("" for "/"), lent by `item` as the folder is. */
+WEIR_MUST_USE int conf_static_split(const char *item, struct slice *prefix, const char **folder,
+                                    struct err *e);
 
 /* Every setting in force with its source, one a line. */
 void conf_print(const struct conf *c, FILE *out);

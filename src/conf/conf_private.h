@@ -128,6 +128,8 @@ WEIR_MUST_USE int conf_file_read(const char *source, const char *path, char **te
 WEIR_MUST_USE int conf_app_check(const char *text, struct err *e);
 /* Can the folder of --chdir be entered? Only where a program starts: serve() changes no folder. */
 WEIR_MUST_USE int conf_chdir_check(const struct conf *c, struct err *e);
+/* Are the folders of `static` there, seen from that folder? */
+WEIR_MUST_USE int conf_folders_check(const struct conf *c, struct err *e);
 
 /* ---- bind.c ---- */
 struct conf_bind_rules {

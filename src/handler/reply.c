@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "handler/date.h"
 #include "handler/handler.h"
 
 /* "Server: …" with its line end, ready to be copied. Written by handler_init only. */
@@ -131,35 +132,6 @@ static char *put_hex(char *p, size_t v)
 static _Atomic uint32_t date_seq;
 static _Atomic int64_t date_second = -1;
 static _Atomic uint64_t date_words[4]; /* 29 bytes of text */
-
-static void date_format(int64_t second, char *out)
-{
-    static const char days[] = "SunMonTueWedThuFriSat";
-    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    struct tm tm;
-    time_t t = (time_t)second;
-    if (!gmtime_r(&t, &tm))
-        tm = (struct tm){.tm_mday = 1, .tm_year = 70, .tm_wday = 4};
-    unsigned year = (unsigned)tm.tm_year + 1900;
-    char *p = put(out, days + 3 * tm.tm_wday, 3);
-    p = PUT(p, ", ");
-    *p++ = (char)('0' + tm.tm_mday / 10);
-    *p++ = (char)('0' + tm.tm_mday % 10);
-    *p++ = ' ';
-    p = put(p, months + 3 * tm.tm_mon, 3);
-    *p++ = ' ';
-    *p++ = (char)('0' + year / 1000 % 10);
-    *p++ = (char)('0' + year / 100 % 10);
-    *p++ = (char)('0' + year / 10 % 10);
-    *p++ = (char)('0' + year % 10);
-    const int clock[3] = {tm.tm_hour, tm.tm_min, tm.tm_sec};
-    for (int i = 0; i < 3; i++) {
-        *p++ = i ? ':' : ' ';
-        *p++ = (char)('0' + clock[i] / 10);
-        *p++ = (char)('0' + clock[i] % 10);
-    }
-    PUT(p, " GMT");
-}
 
 static void date_renew(int64_t second, char out[REPLY_DATE_BYTES])
 {

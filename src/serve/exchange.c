@@ -552,6 +552,8 @@ static bool native(struct exchange *x)
 {
     if (path_is(x->server, &x->req, SLICE("ping")))
         ping(&x->call);
+    else if (routes_answer(x->server->routes, &x->call))
+        ;
     else if (!x->server->app)
         call_error(&x->call, 404, "nothing is served here");
     else

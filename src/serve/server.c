@@ -278,7 +278,7 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     list_init(&s->exchanges);
     list_init(&s->slow_bodies);
     handler_init(conf->ident);
-    if (make_rules(s, e) ||
+    if (make_rules(s, e) || routes_new(&s->routes, conf, e) ||
         (*conf->access_log && access_new(&s->access, conf->access_log, conf->access_log_format, e))) {
         server_free(&s);
         return -1;
@@ -450,6 +450,7 @@ void server_free(struct server **sp)
         s->free = x->next_free;
         exchange_free(x);
     }
+    routes_free(&s->routes);
     if (s->access)
         access_free(&s->access);
     if (s->done_fd >= 0)

@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "conf/conf.h"
 #include "handler/handler.h"
+#include "handler/route.h"
 #include "http/h1_conn.h"
 #include "net/listen.h"
 #include "net/loop.h"
@@ -46,6 +47,7 @@ struct server {
     struct access_log *access; /* owned; NULL = none */
     struct worker worker;
 
+    struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
     struct slice internal;     /* prefix of Weir's own answers; empty: none */
     struct proxy_set trusted;  /* front-ends whose headers count */
     struct proxy_set proxy_from;
