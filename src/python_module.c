@@ -21,6 +21,12 @@ static PyMethodDef core_methods[] = {
      "config(dialect, [(name, value), …], [fd, …]) -> Config; ValueError names what is wrong."},
     {"healthcheck", python_healthcheck, METH_VARARGS,
      "healthcheck([argument, …], ['NAME=VALUE', …]) -> (exit code, output, message)"},
+    {"process_begin", python_process_begin, METH_VARARGS,
+     "process_begin(config, supervises, handed): mask, pid file, title; OSError says what is wrong."},
+    {"process_ready", python_process_ready, METH_NOARGS, "This process, which has no workers, serves."},
+    {"process_end", python_process_end, METH_NOARGS, "It has stopped, or its start failed."},
+    {"log_lent_changed", python_log_lent_changed, METH_NOARGS,
+     "Standard output or standard error leads elsewhere."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -50,6 +50,8 @@ static PyObject *config_get(PyObject *self, void *which)
         return PyUnicode_FromString(c->dialect == CONF_WAITRESS ? "waitress" : "weir");
     case 6:
         return PyBool_FromLong(c->expose_tracebacks);
+    case 7:
+        return PyBool_FromLong(c->daemon);
     default:
         Py_RETURN_NONE;
     }
@@ -63,6 +65,7 @@ static PyGetSetDef config_getset[] = {
     {"env_file", config_get, NULL, "files of NAME=VALUE lines", (void *)4},
     {"dialect", config_get, NULL, "'weir' or 'waitress'", (void *)5},
     {"expose_tracebacks", config_get, NULL, "send tracebacks to clients", (void *)6},
+    {"daemon", config_get, NULL, "go to the background", (void *)7},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -3,11 +3,12 @@
  *
  * Threads: with the GIL; it is released while a function waits.
  */
-#define PY_SSIZE_T_CLEAN
+#include "python_module.h"
 #include "python_module_process.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "proc/healthcheck.h"
 
@@ -73,4 +74,63 @@ PyObject *python_healthcheck(PyObject *self, PyObject *args)
     free_texts(argv);
     free_texts(env);
     return result;
+}
+
+/* ---- the main process ---- */
+
+struct process python_process;
+
+/* The text of `name` in a dict, lent by it; NULL: not there, or None. */
+static const char *text_in(PyObject *dict, const char *name)
+{
+    PyObject *value = PyDict_GetItemString(dict, name); /* borrowed */
+    return value && PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
+}
+
+PyObject *python_process_begin(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *config, *handed; /* borrowed */
+    int supervises;
+    struct err e;
+    if (!PyArg_ParseTuple(args, "O!pO!", python_config_type, &config, &supervises, &PyDict_Type, &handed))
+        return NULL;
+    const struct process_env env = {
+        .upgrade = text_in(handed, UPGRADE_VARIABLE),
+        .gunicorn_pid = text_in(handed, "GUNICORN_PID"),
+        .gunicorn_fd = text_in(handed, "GUNICORN_FD"),
+        .notify_socket = getenv("NOTIFY_SOCKET"),
+        .watchdog_usec = getenv("WATCHDOG_USEC"),
+        .watchdog_pid = getenv("WATCHDOG_PID"),
+    };
+    PyErr_Clear(); /* a value that is no text of this encoding counts as not set */
+    if (process_begin(&python_process, &((struct config_object *)config)->conf, supervises, &env, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *python_process_ready(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    process_ready(&python_process, 0);
+    Py_RETURN_NONE;
+}
+
+PyObject *python_process_end(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    process_end(&python_process);
+    Py_RETURN_NONE;
+}
+
+PyObject *python_log_lent_changed(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    log_lent_changed();
+    Py_RETURN_NONE;
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import weir
 from weir import _load
+from weir._process import Process
 
 if TYPE_CHECKING:
     from weir._core import Config
@@ -23,6 +24,7 @@ def main_entry() -> None:
 
 def main(argv: list[str]) -> int:
     """Run a command line; argv[0] is the program. Returns the exit code."""
+    process = Process()
     try:
         core = weir._extension()
     except weir.UnsupportedPython as error:
@@ -38,8 +40,18 @@ def main(argv: list[str]) -> int:
     if parsed["action"] in ("exit", "print"):
         return parsed["status"]
     os.environ.update(parsed["environ"])
+    status = run(core, process, parsed["config"], parsed["action"] == "check")
+    process.end(core, status)
+    return status
+
+
+def run(core: Any, process: Process, config: Config, check_only: bool) -> int:
+    """Check or serve; what is wrong is said in one line."""
     try:
-        return start(core, parsed["config"], parsed["action"] == "check")
+        if check_only:
+            return check(core, config)
+        process.begin(core, config, False)
+        return start(core, process, config)
     except _load.LoadError as error:
         return fail(str(error), error.details)
     except (OSError, ValueError) as error:
@@ -56,24 +68,32 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
     return "weir", ["weir", *argv[1:]]
 
 
-def start(core: Any, config: Config, check_only: bool) -> int:
-    """Load the application and serve it."""
+def load(config: Config) -> Any:
+    """The application, imported from its folder."""
     if config.chdir:
         change_folder(config.chdir)
     _load.prepare_path(config.pythonpath)
     option = "--call" if config.dialect == "waitress" else "--factory"
-    app = _load.load(config.app, config.factory, option)
-    server = core.Server(app, config)
-    if check_only:
-        server.close()
-        print("weir: the configuration is fine and %s can be imported" % config.app)
-        return 0
+    return _load.load(config.app, config.factory, option)
+
+
+def check(core: Any, config: Config) -> int:
+    core.Server(load(config), config).close()
+    print("weir: the configuration is fine and %s can be imported" % config.app)
+    return 0
+
+
+def start(core: Any, process: Process, config: Config) -> int:
+    """Load the application and serve it."""
+    server = core.Server(load(config), config)
     server.listen()
     if config.dialect == "waitress":
         for url in server.addresses:
             server.report("Serving on " + url)
+    process.ready(core)
     status = server.run(True) or 0
     if server.left:
+        process.end(core, FAILED)
         # Threads are still inside the application: ending the interpreter under them is not safe.
         sys.stdout.flush()
         sys.stderr.flush()

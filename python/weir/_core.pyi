@@ -24,6 +24,8 @@ class Config:
     def expose_tracebacks(self) -> bool: ...
     @property
     def dialect(self) -> Dialect: ...
+    @property
+    def daemon(self) -> bool: ...
 
 class Parsed(TypedDict):
     action: Literal["run", "exit", "check", "print"]
@@ -39,6 +41,12 @@ def healthcheck(argv: list[str], environ: list[str]) -> tuple[int, str, str]:
 def config(dialect: Dialect, pairs: list[tuple[str, str]], sockets_fds: list[int]) -> Config:
     """A configuration from keywords. ValueError names the keyword and the cure."""
 
+def process_begin(config: Config, supervises: bool, handed: dict[str, str | None]) -> None:
+    """Mask, pid file and title of the main process. OSError says what is wrong."""
+def process_ready() -> None: ...
+def process_end() -> None: ...
+def log_lent_changed() -> None:
+    """Standard output or standard error leads elsewhere."""
 @final
 class Server:
     def __init__(self, app: WSGIApplication, config: Config) -> None: ...

@@ -504,8 +504,10 @@ int log_sink_open(struct log_sink **out, const char *path, int dash_fd, struct e
     struct log_sink *s = calloc(1, sizeof *s);
     if (!s)
         return err_set(e, "out of memory");
-    if (strcmp(path, "-") == 0) {
-        sink_lend_fd(s, dash_fd);
+    /* Opened by its name a standard stream may refuse a worker that gave up root's rights. */
+    bool is_out = strcmp(path, "/dev/stdout") == 0, is_err = strcmp(path, "/dev/stderr") == 0;
+    if (strcmp(path, "-") == 0 || is_out || is_err) {
+        sink_lend_fd(s, is_out ? STDOUT_FILENO : is_err ? STDERR_FILENO : dash_fd);
     } else {
         s->fd = open_append(path, e);
         s->own_fd = s->fd >= 0;

@@ -254,6 +254,10 @@ static int finish(struct conf *c, struct err *e)
         return err_set(e, "url-scheme: the value is empty; give http or https");
     if (*c->app && conf_app_check(c->app, e))
         return -1;
+    if (c->daemon && strcmp(c->error_log, "-") == 0 &&
+        conf_note(c, e, "daemon: the error log goes to standard error, which a process in the background has "
+                        "only until it serves; name a file with --error-log"))
+        return -1;
     return conf_binds_make(c, e);
 }
 

@@ -172,7 +172,8 @@ int privileges_own_file(const struct privileges *p, const char *path)
         return 0;
     /* The folder may belong to the workers' user: no link of theirs may lead root to another file.
      */
-    int fd = open(path, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = open(
+        path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
     if (fd < 0)
         return errno == ELOOP || errno == ENXIO ? 0 : -errno;
     struct stat st;

@@ -50,9 +50,9 @@ WEIR_MUST_USE int privileges_resolve(struct privileges *out, const char *user, c
 /* Supervisor: apply the mask; workers and files inherit it. */
 void privileges_umask(const struct privileges *p);
 
-/* Give an open file to the workers' user when they drop privileges: regular files with one name,
- * and sockets' paths by privileges_own_socket. `path` "-" or "" and what is no regular file (a
- * pipe, a terminal, a symbolic link) is left alone. 0 or a negative errno. */
+/* When workers drop privileges: make the log file `path` if it is not there, and give it to their
+ * user. "-" and "" and what is no regular file with one name (a pipe, a terminal, a link) is left
+ * alone. 0 or a negative errno. */
 WEIR_MUST_USE int privileges_own_file(const struct privileges *p, const char *path);
 /* The same for a Unix socket's path, which this process has just made. */
 WEIR_MUST_USE int privileges_own_socket(const struct privileges *p, const char *path);

@@ -53,7 +53,7 @@ def core(monkeypatch):
         made.argv, made.dialect = argv, dialect
         return {"message": "", "output": "", "status": 0, "environ": {}, **made.parsed}
 
-    fake = types.SimpleNamespace(config=config, Server=server, parse=parse)
+    fake = types.SimpleNamespace(config=config, Server=server, parse=parse, process_begin=lambda *a: None, process_end=lambda: None)
     monkeypatch.setattr(weir, "_extension", lambda: fake)
     return made
 
@@ -213,7 +213,7 @@ def test_missing_extension_names_the_python(monkeypatch, capsys):
 
 
 def config(**fields):
-    base = dict(app="one:app", factory=False, chdir="", pythonpath=[], dialect="weir")
+    base = dict(app="one:app", factory=False, chdir="", pythonpath=[], dialect="weir", daemon=False)
     return types.SimpleNamespace(**{**base, **fields}, addresses=["http://h:1"], error=None)
 
 

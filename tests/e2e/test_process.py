@@ -1,0 +1,190 @@
+"""What a server's process is beside serving: pid file, background, title, mask, the workers' user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import APPS, PATIENCE, Client, Starter, wait_for, weir_command
+
+# The supervisor and its workers, and the only process, have the same duties.
+KINDS = pytest.mark.parametrize("workers", [0])
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    return False
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+
+
+def start(*arguments: str, env: dict[str, str] | None = None, cwd: Path = APPS,
+          timeout: float = 20) -> subprocess.CompletedProcess:
+    """Run `weir` until what was started ends; output through a pipe that a background process would keep."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "LISTEN_", "PORT"))}
+    return subprocess.run([*weir_command(), *arguments], cwd=cwd, env={**environment, **(env or {})}, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout * PATIENCE)
+
+
+# ---- the pid file ----
+
+
+@KINDS
+def test_the_pid_file_is_there_while_the_server_runs(weir: Starter, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "weir.pid"
+    server = weir("basic:app", workers=workers, pid_file=path)
+    assert path.read_text() == f"{server.pid}\n"
+    assert [p.name for p in tmp_path.glob("weir.pid*")] == ["weir.pid"]
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+@KINDS
+def test_a_second_server_with_the_pid_file_does_not_start(weir: Starter, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "weir.pid"
+    server = weir("basic:app", workers=workers, pid_file=path)
+    done = start(f"--pid-file={path}", "--bind=127.0.0.1:0", f"--workers={workers}", "basic:app")
+    assert done.returncode == 1
+    assert done.stderr == (f"weir: pid-file: already running: {path} names the living process {server.pid}; stop "
+                           "it, or remove the file if that process is something else\n")
+    assert path.read_text() == f"{server.pid}\n"
+    assert server.get("/hello").status == 200
+
+
+@KINDS
+def test_a_killed_server_leaves_a_file_that_is_replaced(weir: Starter, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "weir.pid"
+    first = weir("basic:app", workers=workers, pid_file=path)
+    first.kill(signal.SIGKILL)
+    first.expected_status = (first.wait_end(),)
+    assert path.read_text() == f"{first.pid}\n"
+    second = weir("basic:app", workers=workers, pid_file=path)
+    assert path.read_text() == f"{second.pid}\n"
+
+
+@KINDS
+def test_a_start_that_fails_leaves_no_pid_file(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "weir.pid"
+    for arguments, text in ((["nosuchmodule:app"], "there is no module 'nosuchmodule'"),
+                            (["--bind=127.0.0.1:1", "--bind=127.0.0.1:999999", "basic:app"], "999999")):
+        done = start(f"--pid-file={path}", f"--workers={workers}", "--bind=127.0.0.1:0", *arguments)
+        assert done.returncode and text in done.stderr
+        assert not path.exists()
+
+
+# ---- the background ----
+
+
+@contextlib.contextmanager
+def daemon(tmp_path: Path, *arguments: str, app: str = "basic:app") -> Iterator[tuple[int, Path]]:
+    """A server in the background: its pid, and its socket."""
+    path, pid_path = tmp_path / "weir.sock", tmp_path / "weir.pid"
+    done = start("--daemon", f"--pid-file={pid_path}", f"--bind=unix:{path}", "--grace=5s", *arguments, app)
+    assert done.returncode == 0, done
+    pid = int(pid_path.read_text())
+    try:
+        yield pid, path
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not alive(pid), what="the daemon ends")
+        assert not pid_path.exists() and not path.exists()
+
+
+@KINDS
+def test_a_daemon_serves_when_the_command_returns(tmp_path: Path, workers: int) -> None:
+    log = tmp_path / "error.log"
+    with daemon(tmp_path, f"--workers={workers}", f"--error-log={log}") as (pid, path):
+        with Client(str(path)) as c:
+            assert c.get("/hello").status == 200
+        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        parent, group, session, terminal = stat[1:5]
+        assert terminal == "0" and int(session) == int(group) != pid, "a session without a terminal and a leader"
+        assert int(parent) != os.getpid()
+        streams = {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)}
+        assert streams == {"/dev/null"}
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert len(children) == workers
+        for child in children:
+            assert {os.readlink(f"/proc/{child}/fd/{n}") for n in range(3)} == {"/dev/null"}
+    assert "stopped" in log.read_text()
+
+
+@KINDS
+def test_a_daemon_that_cannot_start_says_so_in_the_terminal(tmp_path: Path, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        pid_path = tmp_path / "weir.pid"
+        common = ("--daemon", f"--workers={workers}", f"--pid-file={pid_path}")
+        done = start(*common, f"--bind={address}", "basic:app")
+        assert done.returncode == 1
+        assert f"weir: cannot listen on {address}: address already in use" in done.stderr
+        done = start(*common, "--bind=127.0.0.1:0", "nosuchmodule:app")
+        assert done.returncode == (4 if workers else 1)
+        assert "there is no module 'nosuchmodule'" in done.stderr
+        (tmp_path / "broken.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+        if not workers:
+            done = start(*common, "--bind=127.0.0.1:0", "broken:app", cwd=tmp_path)
+            assert done.returncode == 1
+            assert "weir: the daemon ended before it was ready" in done.stderr
+            pid_path.unlink()  # of a process that was killed
+        assert not pid_path.exists()
+
+
+@KINDS
+def test_what_an_application_prints_at_its_start_reaches_the_terminal_of_a_daemon(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "talks.py").write_text(
+        "print('imported', flush=True)\nfrom basic import app\n")
+    path, pid_path = tmp_path / "s", tmp_path / "p"
+    done = start("--daemon", f"--workers={workers}", f"--pid-file={pid_path}", f"--bind=unix:{path}",
+                 f"--pythonpath={APPS}", "talks:app", cwd=tmp_path)
+    pid = int(pid_path.read_text())
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not alive(pid))
+    assert done.returncode == 0 and done.stdout == "imported\n"
+    assert "the error log" in done.stderr, "without a file it is told where the error log goes"
+
+
+# ---- title and mask ----
+
+
+@KINDS
+def test_ps_shows_what_a_process_is(weir: Starter, workers: int) -> None:
+    server = weir("basic:app", workers=workers)
+    main = "supervisor" if workers else "server"
+    wait_for(lambda: command_line(server.pid) == f"weir: {main} [basic:app]", what="the title")
+    assert Path(f"/proc/{server.pid}/comm").read_text() == "weir\n"
+    named = weir("basic:app", workers=workers, proc_name="shop")
+    assert command_line(named.pid) == f"weir: {main} [shop]"
+    assert Path(f"/proc/{named.pid}/comm").read_text() == "shop\n"
+    for child in Path(f"/proc/{named.pid}/task/{named.pid}/children").read_text().split():
+        assert command_line(int(child)) == "weir: worker [shop]"
+        assert Path(f"/proc/{child}/comm").read_text() == "shop\n"
+
+
+@KINDS
+def test_the_mask_is_for_log_files_and_the_application(weir: Starter, tmp_path: Path, workers: int) -> None:
+    log, access = tmp_path / "error.log", tmp_path / "access.log"
+    server = weir("basic:app", workers=workers, umask="027", error_log=log, access_log=access, ready=False)
+    wait_for(lambda: log.exists() and "serving" in log.read_text())
+    for path in (log, access):
+        assert path.stat().st_mode & 0o777 == 0o640
+    assert re.search(r"Umask:\s+0027", Path(f"/proc/{server.pid}/status").read_text())
+
+
+def test_a_user_without_workers_is_refused() -> None:
+    if os.geteuid():
+        pytest.skip("only root is asked to become somebody else")
+    done = start("--workers=0", "--user=nobody", "--bind=127.0.0.1:0", "basic:app")
+    assert done.returncode == 1
+    assert "user and group are for workers" in done.stderr and done.stderr.count("\n") == 1
