@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "conf/manual_private.h"
 #include "conf/version.h"
 
 /* Options that are no settings. */
@@ -21,11 +22,27 @@ static const struct special_option {
     const char *name;
     enum special special;
     bool takes_value;
+    const char *help; /* for the manual; NULL = not told */
 } specials[] = {
-    {"help", SPECIAL_HELP, false},          {"help-all", SPECIAL_HELP_ALL, false},
-    {"version", SPECIAL_VERSION, false},    {"check-config", SPECIAL_CHECK, false},
-    {"print-config", SPECIAL_PRINT, false}, {"dump-reference", SPECIAL_DUMP, true},
-    {"host", SPECIAL_HOST, true},           {"port", SPECIAL_PORT, true},
+    {"help", SPECIAL_HELP, false, "the most used options, on one screen"},
+    {"help-all", SPECIAL_HELP_ALL, false, "every setting with default, range and variable"},
+    {"version", SPECIAL_VERSION, false, "the version"},
+    {"check-config", SPECIAL_CHECK, false,
+     "check the settings and import the application, then exit"},
+    {"print-config", SPECIAL_PRINT, false, "show every setting in force and where it comes from"},
+    {"host", SPECIAL_HOST, true, "with --port another way to write one --bind"},
+    {"port", SPECIAL_PORT, true, "with --host another way to write one --bind"},
+    {"dump-reference", SPECIAL_DUMP, true, NULL},
+};
+
+/* Short forms of settings; -h and -V are --help and --version. */
+static const struct letter {
+    char letter;
+    const char *name;
+} letters[] = {
+    {'b', "bind"},
+    {'c', "config"},
+    {'t', "threads"},
 };
 
 struct cli {
@@ -91,15 +108,25 @@ static int take_app(struct cli *cli, const char *app)
 
 static int dump_reference(struct cli *cli, const char *which)
 {
+    static const struct {
+        const char *name;
+        void (*write)(FILE *out);
+    } texts[] = {
+        {"settings", conf_reference}, {"waitress", conf_reference_waitress},
+        {"man", conf_manual},         {"bash", conf_complete_bash},
+        {"zsh", conf_complete_zsh},   {"fish", conf_complete_fish},
+    };
     *cli->action = CONF_EXIT;
-    if (strcmp(which, "settings") == 0)
-        conf_reference(cli->out);
-    else if (strcmp(which, "waitress") == 0)
-        conf_reference_waitress(cli->out);
-    else
-        return err_set(cli->e, "--dump-reference: '%.100s' is unknown; give settings or waitress",
-                       which);
-    return 0;
+    for (size_t i = 0; i < countof(texts); i++) {
+        if (strcmp(which, texts[i].name) == 0) {
+            texts[i].write(cli->out);
+            return 0;
+        }
+    }
+    return err_set(cli->e,
+                   "--dump-reference: '%.100s' is unknown; give settings, waitress, man, "
+                   "bash, zsh or fish",
+                   which);
 }
 
 static int run_special(struct cli *cli, const struct special_option *o, const char *value)
@@ -180,26 +207,18 @@ static int take_long(struct cli *cli, const char *text)
 /* -b ADDRESS, -bADDRESS, -h: `text` is what stands behind the dash. */
 static int take_short(struct cli *cli, const char *text)
 {
-    const struct conf_row *row;
+    const struct conf_row *row = NULL;
     char option[3] = {'-', text[0], 0};
-    switch (text[0]) {
-    case 'h':
-    case 'V':
+    if (text[0] == 'h' || text[0] == 'V') {
         if (text[1])
             return err_set(cli->e, "-%.100s: unknown option; did you mean --%.100s?", text, text);
         return run_special(cli, special_find(text[0] == 'h' ? "help" : "version"), NULL);
-    case 'c':
-        row = &conf_rows[CONF_ROW_config];
-        break;
-    case 'b':
-        row = &conf_rows[CONF_ROW_bind];
-        break;
-    case 't':
-        row = &conf_rows[CONF_ROW_threads];
-        break;
-    default:
-        return err_set(cli->e, "-%.100s: unknown option; weir --help lists them", text);
     }
+    for (size_t i = 0; i < countof(letters); i++)
+        if (letters[i].letter == text[0])
+            row = conf_row_find(letters[i].name);
+    if (!row)
+        return err_set(cli->e, "-%.100s: unknown option; weir --help lists them", text);
     const char *value = take_value(cli, option, text[1] ? text + 1 + (text[1] == '=') : NULL);
     return value ? conf_row_set(cli->c, row, value, LEVEL_CALLER, option, cli->e) : -1;
 }
@@ -211,8 +230,9 @@ int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *ou
     bool options = true;
     if (argc > 1 && strcmp(argv[1], "gunicorn") == 0) {
         *status = 2;
-        return err_set(e, "the command line of Gunicorn is not there yet; write: weir --bind HOST:PORT "
-                          "--threads auto MODULE:APP (one process serves what its workers did)");
+        return err_set(
+            e, "the command line of Gunicorn is not there yet; write: weir --bind HOST:PORT "
+               "--threads auto MODULE:APP (one process serves what its workers did)");
     }
     while (cli.next < argc) {
         const char *arg = argv[cli.next++];
@@ -230,4 +250,37 @@ int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *ou
             return rc;
     }
     return 0;
+}
+
+/* ---- the manual ---- */
+
+static char letter_of(const char *name)
+{
+    for (size_t i = 0; i < countof(letters); i++)
+        if (strcmp(letters[i].name, name) == 0)
+            return letters[i].letter;
+    return 0;
+}
+
+void conf_weir_each(manual_option_fn *fn, void *arg)
+{
+    for (size_t i = 0; i < countof(specials); i++) {
+        const struct special_option *s = &specials[i];
+        if (!s->help)
+            continue;
+        struct manual_option o = s->takes_value
+                                     ? manual_option(s->name, KIND_TEXT, "", "", "", s->help)
+                                     : manual_flag(s->name, s->help);
+        o.letter = s->special == SPECIAL_HELP ? 'h' : s->special == SPECIAL_VERSION ? 'V' : 0;
+        fn(arg, &o);
+    }
+    for (unsigned i = 0; i < CONF_ROWS; i++) {
+        const struct conf_row *row = &conf_rows[i];
+        struct manual_option o =
+            manual_option(row->name, row->kind, row->def, row->min, row->max, row->help);
+        o.letter = letter_of(row->name);
+        o.group = row->group;
+        conf_variable(row, o.variable, sizeof o.variable);
+        fn(arg, &o);
+    }
 }

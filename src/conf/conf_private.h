@@ -164,5 +164,19 @@ WEIR_MUST_USE int conf_weir_command_line(struct conf *c, int argc, char *const *
                                          enum conf_action *action, int *status, struct err *e);
 void conf_help(const char *program, FILE *out);
 void conf_help_all(const char *program, FILE *out);
+/* The groups of settings.def in the order of the texts. */
+struct conf_group {
+    const char *name, *title;
+};
+extern const struct conf_group conf_groups[];
+extern const unsigned conf_groups_n;
+/* WEIR_MAX_BODY_SIZE. */
+void conf_variable(const struct conf_row *row, char *out, size_t n);
+
+/* ---- manual.c, complete.c: written into packages ---- */
+void conf_manual(FILE *out); /* weir(1), roff */
+void conf_complete_bash(FILE *out);
+void conf_complete_zsh(FILE *out);
+void conf_complete_fish(FILE *out);
 
 #endif

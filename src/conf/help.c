@@ -35,9 +35,7 @@ void conf_help(const char *program, FILE *out)
             program, program, program);
 }
 
-static const struct group {
-    const char *name, *title;
-} groups[] = {
+const struct conf_group conf_groups[] = {
     {"app", "Application"},
     {"listen", "Addresses"},
     {"run", "Processes, threads and time"},
@@ -50,6 +48,7 @@ static const struct group {
     {"development", "Development"},
     {"HIDDEN", "Seldom needed"},
 };
+const unsigned conf_groups_n = countof(conf_groups);
 
 static const char *placeholder(const struct conf_row *row)
 {
@@ -77,7 +76,7 @@ static const char *placeholder(const struct conf_row *row)
 }
 
 /* WEIR_MAX_BODY_SIZE. */
-static void env_name(const struct conf_row *row, char *out, size_t n)
+void conf_variable(const struct conf_row *row, char *out, size_t n)
 {
     size_t at = (size_t)snprintf(out, n, "WEIR_");
     for (const char *p = row->name; *p && at + 1 < n; p++)
@@ -88,7 +87,7 @@ static void env_name(const struct conf_row *row, char *out, size_t n)
 static void help_row(const struct conf_row *row, FILE *out)
 {
     char env[64], words[128] = "";
-    env_name(row, env, sizeof env);
+    conf_variable(row, env, sizeof env);
     if (row->kind == KIND_CHOICE)
         snprintf(words, sizeof words, " %s", row->max);
     fprintf(out, "\n  --%s%s%s\n", row->kind == KIND_BOOL ? "[no-]" : "", row->name,
@@ -110,10 +109,10 @@ void conf_help_all(const char *program, FILE *out)
             "comma-separated in the environment, lists in YAML. Without any address,\n"
             "PORT in the environment means 0.0.0.0:$PORT. --host and --port are another way to\n"
             "write one --bind. Dashes and underscores in names are the same.\n");
-    for (size_t g = 0; g < countof(groups); g++) {
-        fprintf(out, "\n%s\n", groups[g].title);
+    for (size_t g = 0; g < conf_groups_n; g++) {
+        fprintf(out, "\n%s\n", conf_groups[g].title);
         for (unsigned i = 0; i < CONF_ROWS; i++)
-            if (strcmp(conf_rows[i].group, groups[g].name) == 0)
+            if (strcmp(conf_rows[i].group, conf_groups[g].name) == 0)
                 help_row(&conf_rows[i], out);
     }
 }
@@ -155,7 +154,7 @@ static void cell(const char *text, FILE *out)
 static void reference_row(const struct conf_row *row, FILE *out)
 {
     char env[64];
-    env_name(row, env, sizeof env);
+    conf_variable(row, env, sizeof env);
     fprintf(out, "| `--%s` | `%s` | %s | ", row->name, env, kind_name(row->kind));
     fprintf(out, *row->def ? "`%s` | " : "%s | ", row->def);
     if (row->kind == KIND_CHOICE) {
@@ -195,13 +194,13 @@ void conf_reference(FILE *out)
         "`PORT` in the environment on `0.0.0.0:$PORT`; with sockets from\nsystemd "
         "(`LISTEN_FDS`) on those. A variable that is set but empty counts as not set, except "
         "for a text.\n");
-    for (size_t g = 0; g < countof(groups); g++) {
+    for (size_t g = 0; g < conf_groups_n; g++) {
         fprintf(out,
                 "\n## %s\n\n| option | variable | kind | default | range | meaning |\n"
                 "| --- | --- | --- | --- | --- | --- |\n",
-                groups[g].title);
+                conf_groups[g].title);
         for (unsigned i = 0; i < CONF_ROWS; i++)
-            if (strcmp(conf_rows[i].group, groups[g].name) == 0)
+            if (strcmp(conf_rows[i].group, conf_groups[g].name) == 0)
                 reference_row(&conf_rows[i], out);
     }
 }

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "conf/manual_private.h"
 #include "conf/version.h"
 
 enum mark { MARK_E, MARK_I };
@@ -478,6 +479,24 @@ int conf_waitress_command_line(struct conf *c, int argc, char *const *argv, FILE
         if (take_app(c, argv[next], e))
             return -1;
     return 0;
+}
+
+void conf_waitress_each(manual_option_fn *fn, void *arg)
+{
+    struct manual_option o = manual_flag("help", "the usage");
+    fn(arg, &o);
+    o = manual_option("app", KIND_TEXT, "", "", "", "the application, as an option");
+    fn(arg, &o);
+    o = manual_flag("call", "call the object to get the application");
+    fn(arg, &o);
+    for (size_t i = 0; i < countof(rows); i++) {
+        const struct waitress_row *row = &rows[i];
+        if (strcmp(row->name, "sockets") == 0) /* of serve() alone */
+            continue;
+        o = manual_option(row->name, row->kind, row->def, row->min, row->max, row->meaning);
+        o.no_effect = row->mark == MARK_I;
+        fn(arg, &o);
+    }
 }
 
 void conf_reference_waitress(FILE *out)
