@@ -13,13 +13,17 @@ help: ## list the targets
 
 # ---- building ----
 
-.PHONY: deps deps-test deps-bench
+.PHONY: deps deps-test deps-bench deps-package deps-package-test
 deps: ## install what building and running need (Debian packages)
 	@tools/deps run
 deps-test: ## install what the tests need too
 	@tools/deps run test
 deps-bench: ## install what the benches need too
 	@tools/deps run test bench
+deps-package: ## install what building packages needs
+	@tools/deps run package
+deps-package-test: ## install what the tests of packages need, and the others'
+	@tools/deps run test package package-test
 
 # Meson's setup, once per build folder and again when files came or went: $(call setup,folder,options,compiler)
 setup = CC=$(or $(3),cc) tools/setup $(1) $(2)
@@ -41,15 +45,25 @@ run: deps build ## install, build, and serve the example on http://127.0.0.1:500
 demo: deps build ## three slow requests at once, with threads and without
 	@exec examples/board/demo
 
+# ---- packages ----
+
+.PHONY: wheel deb
+wheel: deps-package ## dist/weir-….whl for this Python on this machine (no manylinux wheel)
+	@tools/package wheel
+deb: deps-package ## dist/weir_…_amd64.deb for this Debian
+	@tools/package deb
+
 # ---- testing ----
 
-.PHONY: test unit e2e wire model test-asan test-tsan fuzz ci
-test: deps-test build ## install, build, and run all tests
+.PHONY: test unit e2e wire model test-packages test-asan test-tsan fuzz ci
+test: deps-package-test build ## install, build, and run all tests
 	@tools/run-tests all
 unit: build ## unit tests; T=name for one
 	@tools/run-tests unit $(T)
 e2e: build ## end-to-end tests; K=expression to choose
 	@tools/run-tests e2e $(if $(K),-k "$(K)")
+test-packages: deps-package-test build ## wheel, Debian package, image, units, manifests; K=expression
+	@tools/run-tests packages $(if $(K),-k "$(K)")
 test-asan: deps-test debug ## unit and end-to-end tests under ASan and UBSan
 	@tools/run-tests asan
 test-tsan: deps-test ## the threaded parts under TSan
