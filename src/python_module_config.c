@@ -276,6 +276,7 @@ int python_log_open(struct log_sink **sink, const struct conf *c)
         return -1;
     }
     log_setup(*sink, least, strcmp(c->log_format, "json") == 0);
+    log_color(log_color_wanted(c->log_color, strcmp(c->error_log, "-") == 0 ? STDERR_FILENO : -1));
     return 0;
 }
 

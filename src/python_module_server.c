@@ -297,6 +297,7 @@ static void server_dealloc(PyObject *self)
     if (o->app && !o->left)
         wsgi_app_free(&o->app);
     log_setup(NULL, LOG_INFO, false);
+    log_color(false);
     if (o->errors)
         log_sink_close(&o->errors);
     Py_XDECREF(o->config);

@@ -84,6 +84,7 @@ static struct {
     struct log_sink *errors; /* lent; NULL = g_stderr */
     _Atomic int least;
     _Atomic bool json;
+    _Atomic bool color;
 } g_log = {
     .control = PTHREAD_MUTEX_INITIALIZER,
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -717,6 +718,19 @@ void log_setup(struct log_sink *sink, enum log_level least, bool json)
     atomic_store_explicit(&g_log.json, json, memory_order_relaxed);
 }
 
+void log_color(bool on)
+{
+    atomic_store_explicit(&g_log.color, on, memory_order_relaxed);
+}
+
+bool log_color_wanted(const char *setting, int fd)
+{
+    if (strcmp(setting, "auto") != 0)
+        return strcmp(setting, "always") == 0;
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    return fd >= 0 && !(no && *no) && !(term && strcmp(term, "dumb") == 0) && isatty(fd);
+}
+
 bool log_wants(enum log_level level)
 {
     return (int)level >= atomic_load_explicit(&g_log.least, memory_order_relaxed);
@@ -740,6 +754,9 @@ bool log_site_pass(struct log_site *site, unsigned *more)
 }
 
 static const char *const LEVEL_WORDS[] = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"};
+/* Of the sixteen that every terminal has: grey, green, yellow, red, bold red; a request is cyan. */
+static const char *const LEVEL_COLORS[] = {"\x1b[90m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1;31m"};
+static const char REQUEST_COLOR[] = "\x1b[36m", PLAIN[] = "\x1b[0m";
 
 static int add_json_text(struct buf *b, struct slice s)
 {
@@ -819,10 +836,12 @@ void log_text(enum log_level level, uint64_t request, struct slice text)
     } else {
         localtime_r(&now.tv_sec, &tm);
         strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm);
-        rc |= buf_addf(&b, "%s.%03ld [%d] %s ", stamp, now.tv_nsec / 1000000, (int)getpid(),
-                       LEVEL_WORDS[level]);
+        bool color = atomic_load_explicit(&g_log.color, memory_order_relaxed);
+        rc |= buf_addf(&b, "%s.%03ld [%d] %s%s%s ", stamp, now.tv_nsec / 1000000, (int)getpid(),
+                       color ? LEVEL_COLORS[level] : "", LEVEL_WORDS[level], color ? PLAIN : "");
         if (request)
-            rc |= buf_addf(&b, "request=%llu ", (unsigned long long)request);
+            rc |= buf_addf(&b, "%srequest=%llu%s ", color ? REQUEST_COLOR : "",
+                           (unsigned long long)request, color ? PLAIN : "");
         rc |= add_plain_text(&b, text);
         if (cut)
             rc |= buf_addf(&b, "... (%zu bytes more)", more);

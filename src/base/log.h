@@ -77,6 +77,12 @@ void log_stop(void);
 void log_setup(struct log_sink *sink, enum log_level least, bool json);
 bool log_wants(enum log_level level);
 
+/* Colour the level and the request's number of each entry, and nothing else; never in JSON. Off at first. */
+void log_color(bool on);
+/* What `setting` ("auto", "always", "never") means for entries that go to `fd` (-1: to a file): auto is a terminal,
+ * unless NO_COLOR is set or TERM says dumb. */
+bool log_color_wanted(const char *setting, int fd);
+
 /* One entry. `request` 0 = not about a request. A text of several lines stays one entry: further
  * lines begin with two spaces, in JSON they are escaped. Control characters are escaped, so
  * no text can pass for another entry. */

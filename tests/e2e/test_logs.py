@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import threading
@@ -235,6 +236,27 @@ def test_a_flood_of_bad_requests_is_counted_not_written(weir: Starter) -> None:
         assert server.raw(b"nonsense\r\n\r\n").statuses == [400]
     assert server.log.count("refused a request") <= 10 * 8 * PATIENCE
     wait_for(lambda: (server.raw(b"nonsense\r\n\r\n"), "more lines like this one were left out" in server.log)[1])
+
+
+@pytest.mark.parametrize("more, env, colored", [
+    ({}, {}, True), ({}, {"NO_COLOR": "1"}, False), ({"log_color": "never"}, {}, False),
+    ({"log_color": "always"}, {"NO_COLOR": "1"}, True), ({"log_format": "json"}, {}, False)])
+def test_terminal_gets_colours_and_the_rest_stays_plain(weir: Starter, more, env, colored) -> None:
+    ours, theirs = pty.openpty()
+    server = weir("basic:app", stderr=theirs, ready=False, env={"TERM": "xterm", **env}, **more)
+    os.close(theirs)
+    text = b""
+    while b"serving basic:app on " not in text:
+        text += os.read(ours, 65536)
+    assert (b"\x1b[32mINFO\x1b[0m " in text) is colored
+    assert text.count(b"\x1b[") == (2 * text.count(b"INFO") if colored else 0)
+    server.stop()
+    os.close(ours)
+
+
+def test_file_gets_no_colours_unless_told(weir: Starter) -> None:
+    assert "\x1b" not in weir("basic:app").log
+    assert "\x1b[32mINFO\x1b[0m" in weir("basic:app", log_color="always").log
 
 
 def test_wsgi_errors_and_print_reach_the_log(weir: Starter) -> None:

@@ -103,6 +103,47 @@ static void entry_has_time_pid_level_and_request(void **state)
     log_setup(NULL, LOG_INFO, false);
 }
 
+static void colours_are_on_level_and_request_alone(void **state)
+{
+    (void)state;
+    const char *path = in_dir("color");
+    struct log_sink *s = opened(path, -1);
+    log_setup(s, LOG_INFO, false);
+    log_color(true);
+    log_line(LOG_ERROR, 7, "a \x1b[2J b");
+    log_setup(s, LOG_INFO, true);
+    log_line(LOG_ERROR, 7, "in json");
+    log_color(false);
+    char *text = strstr(content(path), "] ");
+    assert_non_null(strstr(text, "\"message\":\"in json\""));
+    strchr(text, '\n')[1] = 0;
+    assert_string_equal(text, "] \x1b[31mERROR\x1b[0m \x1b[36mrequest=7\x1b[0m a \\x1b[2J b\n");
+    log_sink_close(&s);
+    log_setup(NULL, LOG_INFO, false);
+}
+
+static void colours_are_for_terminals(void **state)
+{
+    (void)state;
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY), file = open("/dev/null", O_WRONLY);
+    assert_true(terminal >= 0 && file >= 0);
+    unsetenv("NO_COLOR");
+    setenv("TERM", "xterm", 1);
+    assert_true(log_color_wanted("auto", terminal));
+    assert_false(log_color_wanted("auto", file));
+    assert_false(log_color_wanted("auto", -1));
+    assert_false(log_color_wanted("never", terminal));
+    setenv("NO_COLOR", "1", 1);
+    assert_false(log_color_wanted("auto", terminal));
+    assert_true(log_color_wanted("always", file));
+    setenv("NO_COLOR", "", 1);
+    assert_true(log_color_wanted("auto", terminal));
+    setenv("TERM", "dumb", 1);
+    assert_false(log_color_wanted("auto", terminal));
+    close(terminal);
+    close(file);
+}
+
 static void text_cannot_pass_for_another_entry(void **state)
 {
     (void)state;
@@ -583,6 +624,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(line_is_written_at_once_without_a_writer),
         cmocka_unit_test(entry_has_time_pid_level_and_request),
+        cmocka_unit_test(colours_are_on_level_and_request_alone),
+        cmocka_unit_test(colours_are_for_terminals),
         cmocka_unit_test(text_cannot_pass_for_another_entry),
         cmocka_unit_test(json_entry_is_one_valid_line),
         cmocka_unit_test(long_text_is_cut_and_says_so),
