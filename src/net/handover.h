@@ -1,0 +1,54 @@
+/*
+ * handover: an open connection on its way from one process to another.
+ *
+ * One packet of a SOCK_SEQPACKET socket carries one connection: its descriptor (SCM_RIGHTS) and a
+ * few facts that the descriptor does not tell. The connection idles: no byte of it is in the
+ * sender's hands, so what the client sends meanwhile waits in the kernel for whoever reads next.
+ * Packets nobody has taken yet stay in the socket while any process holds its ends.
+ *
+ * The packet is input from another process, maybe of another version: it is bounded and checked, fields
+ * may be added at its end, and what does not fit is refused.
+ *
+ * Owner:   a descriptor belongs to the sender until handover_send returned 0 (then it closes its own copy), to the
+ *          receiver once handover_recv returned 1.
+ * Threads: none inside.
+ * Source:  unix(7), SCM_RIGHTS.
+ */
+#ifndef WEIR_NET_HANDOVER_H
+#define WEIR_NET_HANDOVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+
+struct handover {
+    char url[160];           /* of the listener that accepted it (struct listener) */
+    uint16_t peer_family;    /* AF_INET, AF_INET6, AF_UNIX */
+    uint16_t peer_port;
+    unsigned char peer[16];  /* address in network order; the first 4 bytes for AF_INET */
+    bool proxied;            /* the PROXY protocol gave the peer */
+    bool awaits_proxy;       /* its line has not come yet */
+    uint32_t served;         /* requests answered so far */
+    uint32_t idle_ms;        /* since the last of them, or since the accept */
+};
+
+/* No packet is longer; longer ones are refused. */
+#define HANDOVER_BYTES_MAX 512
+
+/* Write the packet; its length. */
+size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_BYTES_MAX]);
+
+/* Read a packet; false: it is none, or says what cannot be. */
+WEIR_MUST_USE bool handover_read(const unsigned char *p, size_t n, struct handover *out);
+
+/* Send. 0; -EAGAIN: the socket is full, wait until it can be written; another negative errno: try later, or never. */
+WEIR_MUST_USE int handover_send(int sock, const struct handover *h, int fd);
+
+/* Receive. 1: *fd is a stream socket that does not listen, close-on-exec; 0: nothing is there; -EPROTO: a packet was
+ * dropped with what it carried; -EMFILE: no descriptor is free, nothing was taken; -EPIPE: nobody has the other
+ * end; another negative errno of recvmsg. */
+WEIR_MUST_USE int handover_recv(int sock, struct handover *out, int *fd);
+
+#endif
