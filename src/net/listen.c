@@ -4,12 +4,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -127,6 +131,7 @@ static int open_tcp(struct listen_set *set, const struct listen_spec *s, struct 
             freeaddrinfo(found);
             return -1;
         }
+        l->is_own = true;
         snprintf(port, sizeof port, "%s", l->port);
         opened++;
     }
@@ -257,12 +262,80 @@ static int refuse_one(struct listener *l)
     return rc;
 }
 
-static void poll_all(struct listen_set *set, bool on);
+/* The n-th listener of the set; the last one is `hand`. */
+static struct listener *nth(struct listen_set *set, unsigned n)
+{
+    return n < set->n ? set->items[n] : &set->hand;
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+static void on_edges(uv_poll_t *poll, int status, int events);
+static void take(struct listener *l);
+
+static void poll_one(uv_poll_t *poll, bool on, uv_poll_cb cb)
+{
+    if (on)
+        uv_poll_start(poll, UV_READABLE, cb);
+    else
+        uv_poll_stop(poll);
+}
+
+static void poll_all(struct listen_set *set, bool on)
+{
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        if (l->closed)
+            continue;
+        l->polling = on;
+        if (l->watched)
+            poll_one(&l->poll, on, on_poll);
+    }
+    if (set->edges_watched)
+        poll_one(&set->edges, on, on_edges);
+}
+
+/* Is one of them readable? Takes what it may. */
+static bool look(struct listen_set *set)
+{
+    bool waits = false;
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        struct pollfd p = {.fd = l->polling ? l->fd : -1, .events = POLLIN};
+        if (poll(&p, 1, 0) > 0) {
+            waits = true;
+            take(l);
+        }
+    }
+    return waits;
+}
+
+/* Accept again. Edges may have come and gone meanwhile. */
+static void go_on(struct listen_set *set)
+{
+    poll_all(set, true);
+    if (set->edges_watched)
+        look(set);
+}
 
 static void on_rest_over(uv_timer_t *timer)
 {
     struct listen_set *set = timer->data;
-    poll_all(set, !set->paused);
+    if (set->paused)
+        set->holding = false;
+    else if (set->holding)
+        listen_look(set);
+    else
+        go_on(set);
+}
+
+void listen_look(struct listen_set *set)
+{
+    if (!set->holding)
+        return;
+    set->holding = false;
+    uv_timer_stop(&set->rest);
+    if (!look(set))
+        set->held_since_ms = 0;
 }
 
 /* Connections wait and none can be taken, not even to refuse it: looking again at once would only
@@ -271,72 +344,167 @@ static void rest(struct listen_set *set, int err)
 {
     log_flood(LOG_WARNING, 0, "cannot accept connections: %s; trying again every %d ms", strerror(err),
               REST_MS);
+    set->holding = false;
     poll_all(set, false);
     uv_timer_start(&set->rest, on_rest_over, REST_MS, 0);
 }
 
+/* Is the connection that waits to be left to others for now? */
+static bool is_held(struct listen_set *set)
+{
+    if (!set->hold)
+        return false;
+    uint64_t now = loop_now_ms(set->loop);
+    uint64_t held_ms = set->held_since_ms ? now - set->held_since_ms : 0;
+    unsigned ms = set->hold(set->arg, held_ms < UINT_MAX ? (unsigned)held_ms : UINT_MAX);
+    if (WEIR_LIKELY(!ms)) {
+        set->held_since_ms = 0;
+        return false;
+    }
+    if (!set->held_since_ms)
+        set->held_since_ms = now ? now : 1;
+    if (!set->holding)
+        uv_timer_start(&set->rest, on_rest_over, ms, 0);
+    set->holding = true;
+    return true;
+}
+
+/* Take one connection from `hand`; false: no more for now. */
+static bool receive_one(struct listen_set *set)
+{
+    int rc = set->receive(set->arg);
+    if (rc == -EPIPE) {
+        set->hand.closed = true;
+        set->hand.polling = false;
+        if (set->edges_watched)
+            epoll_ctl(set->edge_fd, EPOLL_CTL_DEL, set->hand.fd, NULL);
+        if (set->hand.watched)
+            uv_poll_stop(&set->hand.poll);
+    } else if (rc < 0) {
+        rest(set, -rc);
+    }
+    return rc > 0;
+}
+
+/* Accept one connection; false: no more for now. */
+static bool accept_one(struct listener *l)
+{
+    struct listen_set *set = l->set;
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+    int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+        if (l->is_unix)
+            ss.ss_family = AF_UNIX;
+        if (!set->accepted(set->arg, l, fd, &ss))
+            listen_pause(set, true);
+        return true;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        int rc = refuse_one(l);
+        if (rc != 0 && rc != EAGAIN)
+            rest(set, rc);
+        return rc == 0;
+    }
+    return errno == EINTR || errno == ECONNABORTED || errno == EPROTO;
+}
+
+static struct epoll_event edge_of(struct listener *l)
+{
+    return (struct epoll_event){.events = EPOLLIN | EPOLLET, .data.ptr = l};
+}
+
+static void take(struct listener *l)
+{
+    struct listen_set *set = l->set;
+    for (unsigned i = 0; l->polling && !is_held(set); i++) {
+        if (i == ACCEPTS_PER_TURN) { /* to be told again if more wait */
+            struct epoll_event ev = edge_of(l);
+            if (set->edges_watched)
+                epoll_ctl(set->edge_fd, EPOLL_CTL_MOD, l->fd, &ev);
+            break;
+        }
+        if (!(l == &set->hand ? receive_one(set) : accept_one(l)))
+            break;
+    }
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-    struct listener *l = poll->data;
-    struct listen_set *set = l->set;
     (void)events;
-    if (status < 0)
-        return;
-    for (unsigned i = 0; i < ACCEPTS_PER_TURN && l->polling; i++) {
-        struct sockaddr_storage ss;
-        socklen_t len = sizeof ss;
-        int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0) {
-            if (l->is_unix)
-                ss.ss_family = AF_UNIX;
-            if (!set->accepted(set->arg, l, fd, &ss))
-                listen_pause(set, true);
-            continue;
-        }
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            int rc = refuse_one(l);
-            if (rc == 0)
-                continue;
-            if (rc != EAGAIN)
-                rest(set, rc);
-            return;
-        }
-        if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
-            continue;
-        return;
+    if (status >= 0)
+        take(poll->data);
+}
+
+static void on_edges(uv_poll_t *poll, int status, int events)
+{
+    struct listen_set *set = poll->data;
+    struct epoll_event ready[LISTENERS_MAX + 1];
+    int n = epoll_wait(set->edge_fd, ready, countof(ready), 0);
+    (void)status;
+    (void)events;
+    for (int i = 0; i < n; i++)
+        take(ready[i].data.ptr);
+}
+
+void listen_init(struct listen_set *set)
+{
+    set->spare_fd = -1;
+    set->hand.fd = -1;
+    set->hand.closed = true;
+    set->hand.set = set;
+    set->edge_fd = -1;
+}
+
+static int watch(struct listen_set *set, uv_poll_t *poll, int fd, void *data)
+{
+    int rc = uv_poll_init(&set->loop->uv, poll, fd);
+    poll->data = data;
+    return rc;
+}
+
+/*
+ * Where connections may be left to others, a socket stays readable that is not to be looked at. So
+ * its edges are watched instead: each connection that comes is one moment to decide, and nothing turns
+ * meanwhile. libuv knows no edges; a descriptor of epoll that collects them does.
+ */
+static int watch_edges(struct listen_set *set)
+{
+    set->edge_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (set->edge_fd < 0)
+        return -errno;
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        struct epoll_event ev = edge_of(l);
+        if (!l->closed && epoll_ctl(set->edge_fd, EPOLL_CTL_ADD, l->fd, &ev))
+            return -errno;
     }
+    int rc = watch(set, &set->edges, set->edge_fd, set);
+    set->edges_watched = rc == 0;
+    return rc;
 }
 
 int listen_start(struct listen_set *set, struct loop *loop, struct err *e)
 {
+    int rc = 0;
     set->loop = loop;
     set->spare_fd = spare_open();
     uv_timer_init(&loop->uv, &set->rest);
     set->rest.data = set;
-    for (unsigned i = 0; i < set->n; i++) {
-        struct listener *l = set->items[i];
-        int rc = uv_poll_init(&loop->uv, &l->poll, l->fd);
-        if (rc)
-            return err_set(e, "cannot watch %s: %s", l->url, uv_strerror(rc));
-        l->poll.data = l;
+    if (set->hold)
+        rc = watch_edges(set);
+    for (unsigned i = 0; i <= set->n && !rc && !set->hold; i++) {
+        struct listener *l = nth(set, i);
+        if (l->closed)
+            continue;
+        rc = watch(set, &l->poll, l->fd, l);
+        l->watched = rc == 0;
     }
+    if (rc)
+        return err_set(e, "cannot watch for connections: %s", uv_strerror(rc));
     set->paused = true;
     listen_pause(set, false);
     return 0;
-}
-
-static void poll_all(struct listen_set *set, bool on)
-{
-    for (unsigned i = 0; i < set->n; i++) {
-        struct listener *l = set->items[i];
-        if (l->closed)
-            continue;
-        l->polling = on;
-        if (on)
-            uv_poll_start(&l->poll, UV_READABLE, on_poll);
-        else
-            uv_poll_stop(&l->poll);
-    }
 }
 
 void listen_pause(struct listen_set *set, bool paused)
@@ -344,25 +512,95 @@ void listen_pause(struct listen_set *set, bool paused)
     if (set->paused == paused || !set->loop)
         return;
     set->paused = paused;
-    poll_all(set, !paused);
+    if (paused)
+        poll_all(set, false);
+    else
+        go_on(set);
+}
+
+void listen_hand(struct listen_set *set, int fd)
+{
+    set->hand.fd = fd;
+    set->hand.closed = false;
+}
+
+struct listener *listen_find(struct listen_set *set, const char *url, int fd)
+{
+    for (unsigned i = 0; i < set->n; i++)
+        if (strcmp(set->items[i]->url, url) == 0)
+            return set->items[i];
+    for (unsigned i = 0; i < set->n_foreign; i++)
+        if (strcmp(set->foreign[i]->url, url) == 0)
+            return set->foreign[i];
+    if (set->n_foreign == LISTENERS_MAX)
+        return set->foreign[0]; /* so many other addresses: the texts will not be exact */
+    struct listener *l = calloc(1, sizeof *l);
+    if (!l)
+        return NULL;
+    l->set = set;
+    l->closed = true;
+    l->fd = fd;
+    describe(l);
+    l->fd = -1;
+    snprintf(l->url, sizeof l->url, "%s", url);
+    return set->foreign[set->n_foreign++] = l;
+}
+
+void listen_quench(struct listen_set *set)
+{
+    /* A packet is seen from its TCP header on: the flags are its byte 13, SYN among them is 2. */
+    struct sock_filter steps[] = {
+        {BPF_LD | BPF_B | BPF_ABS, 0, 0, 13},
+        {BPF_JMP | BPF_JSET | BPF_K, 0, 1, 2},
+        {BPF_RET | BPF_K, 0, 0, 0},
+        {BPF_RET | BPF_K, 0, 0, UINT32_MAX},
+    };
+    struct sock_fprog filter = {.len = countof(steps), .filter = steps};
+    for (unsigned i = 0; i < set->n; i++)
+        if (set->items[i]->is_own && !set->items[i]->closed)
+            (void)setsockopt(set->items[i]->fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+}
+
+static void remove_path(struct listener *l)
+{
+    if (l->owns_path)
+        unlink(l->path);
+    l->owns_path = false;
+}
+
+void listen_take_all(struct listen_set *set)
+{
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        remove_path(l); /* nobody comes by it any more */
+        while (!l->closed && (l == &set->hand ? receive_one(set) : accept_one(l)))
+            ;
+    }
 }
 
 void listen_close(struct listen_set *set)
 {
-    for (unsigned i = 0; i < set->n; i++) {
-        struct listener *l = set->items[i];
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        l->polling = false;
+        if (l->watched) {
+            uv_poll_stop(&l->poll);
+            uv_close((uv_handle_t *)&l->poll, NULL);
+            l->watched = false;
+        }
         if (l->closed)
             continue;
         l->closed = true;
-        l->polling = false;
-        if (l->owns_path)
-            unlink(l->path);
-        if (set->loop) {
-            uv_poll_stop(&l->poll);
-            uv_close((uv_handle_t *)&l->poll, NULL);
-        }
-        close(l->fd);
+        remove_path(l);
+        if (l != &set->hand) /* that one is lent */
+            close(l->fd);
     }
+    if (set->edges_watched)
+        uv_close((uv_handle_t *)&set->edges, NULL);
+    set->edges_watched = false;
+    if (set->edge_fd >= 0 && set->loop)
+        close(set->edge_fd);
+    set->edge_fd = -1;
     if (set->loop && !uv_is_closing((uv_handle_t *)&set->rest))
         uv_close((uv_handle_t *)&set->rest, NULL);
     if (set->spare_fd >= 0)
@@ -375,5 +613,7 @@ void listen_fini(struct listen_set *set)
     listen_close(set);
     for (unsigned i = 0; i < set->n; i++)
         free(set->items[i]);
-    set->n = 0;
+    for (unsigned i = 0; i < set->n_foreign; i++)
+        free(set->foreign[i]);
+    set->n = set->n_foreign = 0;
 }
