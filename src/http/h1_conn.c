@@ -13,9 +13,12 @@
 #include "http/h1_conn.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -31,6 +34,9 @@ static const uint64_t H1_LINGER_MS = 2000;
 static const uint64_t H1_LINGER_DRAIN_MS = 500;
 /* The largest output buffer kept for the next answer. */
 static const size_t H1_SPARE_BYTES = 64 * 1024;
+/* An idle connection is closed later than promised by half to all of this, or by half to all of keep-alive
+ * where that is less: a client that idles for as long as it may has its request here by then. */
+static const uint64_t H1_KEEP_LATE_MS = 1000;
 /* How often to look at clients whose FIN came while their request is in work. */
 static const uint64_t H1_LIMBO_MS = 100;
 
@@ -156,15 +162,76 @@ void h1_refuse(struct h1_conn *hc, int status, const char *reason)
     close_after_flush(hc, end);
 }
 
-/* ---- reading ---- */
+/* ---- idling ---- */
+
+/* The deadline of a connection that waits for the first byte of a request. */
+static enum h1_list idle_list(const struct h1_conn *hc)
+{
+    if (server_of((struct h1_conn *)(uintptr_t)hc)->leave == H1_DRAINS)
+        return H1_L_LAST;
+    return hc->served ? H1_L_KEEP : H1_L_HEAD;
+}
 
 static void become_idle(struct h1_conn *hc)
 {
     hc->state = H1_IDLE;
     hc->seen = 0;
     hc->responded = hc->probed = hc->expecting = false;
-    arm(hc, hc->served ? H1_L_KEEP : H1_L_HEAD);
+    arm(hc, idle_list(hc));
 }
+
+/* Empty lines before a request are ignored (RFC 9112 §2.2): nothing has begun. */
+static bool is_empty_lines(struct slice s)
+{
+    while (s.n && (*s.p == '\r' || *s.p == '\n'))
+        s.p++, s.n--;
+    return s.n == 0;
+}
+
+/* Whole empty lines and nothing else: no request has begun. */
+static void forget_empty_lines(struct h1_conn *hc)
+{
+    struct slice kept = conn_kept(&hc->conn);
+    if (hc->state != H1_HEAD || !kept.n || kept.p[kept.n - 1] != '\n' || !is_empty_lines(kept))
+        return;
+    buf_fini(&hc->conn.in);
+    hc->conn.in_off = 0;
+    become_idle(hc);
+}
+
+/* Is it between two requests, with nothing of either in our hands? */
+static bool is_idle(const struct h1_conn *hc)
+{
+    return (hc->state == H1_IDLE || hc->state == H1_PROXY) && conn_is_drained(&hc->conn) &&
+           conn_kept(&hc->conn).n == 0 && !hc->conn.eof;
+}
+
+/* No request is in work: close, unless one has arrived that we have not read yet. That one is served. */
+static bool close_idle(struct h1_conn *hc, enum close_reason reason)
+{
+    if (conn_has_input(&hc->conn)) {
+        conn_arm(&hc->conn, H1_L_HEAD);
+        return false;
+    }
+    finish(hc, reason, false);
+    return true;
+}
+
+/* Another process goes on with it. False: it stays for now. */
+static bool hand_over(struct h1_conn *hc)
+{
+    struct h1_server *s = server_of(hc);
+    forget_empty_lines(hc);
+    if (s->hand_full || !is_idle(hc))
+        return false;
+    int rc = s->up->hand(hc);
+    if (rc == 0)
+        finish(hc, CLOSE_HANDED_OVER, false);
+    s->hand_full = rc == -EAGAIN;
+    return rc == 0;
+}
+
+/* ---- reading ---- */
 
 static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
 {
@@ -479,8 +546,8 @@ void h1_next(struct h1_conn *hc, bool keep, enum close_reason reason)
         close_after_flush(hc, reason == CLOSE_COMPLETE ? CLOSE_UNREAD_BODY : reason);
         return;
     }
-    if (!keep || s->draining || s->keep_alive_ms == 0) {
-        close_after_flush(hc, s->draining && keep ? CLOSE_DRAINING : reason);
+    if (!keep || s->keep_alive_ms == 0) {
+        close_after_flush(hc, reason);
         return;
     }
     if (hc->conn.eof && conn_kept(&hc->conn).n == 0) {
@@ -504,7 +571,7 @@ static void on_drained(struct conn *c)
     }
     if (c->list == H1_L_SEND) {
         if (hc->state == H1_IDLE)
-            conn_arm(c, H1_L_KEEP);
+            conn_arm(c, idle_list(hc));
         else if (hc->state == H1_HEAD)
             conn_arm(c, H1_L_HEAD);
         else if (hc->state == H1_BODY && !hc->body_paused)
@@ -520,8 +587,11 @@ static void on_drained(struct conn *c)
     }
     if (hc->state == H1_BUSY && hc->user && (c->eof || !c->reading) && server_of(hc)->detect_gone)
         conn_arm(c, H1_L_LIMBO);
-    if (hc->state == H1_IDLE && conn_is_drained(c))
+    if (hc->state == H1_IDLE && conn_is_drained(c)) {
         out_give_back(hc);
+        if (WEIR_UNLIKELY(server_of(hc)->leave == H1_HANDS_OVER))
+            hand_over(hc);
+    }
 }
 
 /* Send, once, what makes a closed peer answer with a reset and means nothing to one that reads. */
@@ -545,14 +615,6 @@ static void probe(struct h1_conn *hc)
     hc->probed = true;
     if (buf_add(&hc->conn.out, CONTINUE, sizeof CONTINUE - 1) == 0)
         conn_want_flush(&hc->conn);
-}
-
-/* Empty lines before a request are ignored (RFC 9112 §2.2): nothing has begun. */
-static bool is_empty_lines(struct slice s)
-{
-    while (s.n && (*s.p == '\r' || *s.p == '\n'))
-        s.p++, s.n--;
-    return s.n == 0;
 }
 
 static void on_eof(struct conn *c)
@@ -621,13 +683,16 @@ static void on_deadline(struct conn *c, unsigned list)
     struct h1_conn *hc = hc_of(c);
     switch ((enum h1_list)list) {
     case H1_L_KEEP:
-        finish(hc, CLOSE_KEEP_ALIVE_TIMEOUT, false);
+        close_idle(hc, CLOSE_KEEP_ALIVE_TIMEOUT);
+        break;
+    case H1_L_LAST:
+        close_idle(hc, CLOSE_DRAINING);
         break;
     case H1_L_HEAD:
-        if (hc->state == H1_HEAD)
+        if (hc->state == H1_HEAD && !is_empty_lines(conn_kept(c)))
             h1_refuse(hc, 408, "the request head was not complete in time");
         else
-            finish(hc, CLOSE_NO_REQUEST, false);
+            close_idle(hc, CLOSE_NO_REQUEST);
         break;
     case H1_L_BODY:
         server_of(hc)->up->body_bad(
@@ -709,16 +774,45 @@ void h1_server_fini(struct h1_server *s)
     s->fields = NULL;
 }
 
-void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct sockaddr_storage *peer)
+/* A connection with what is known of its peer; takes fd. NULL: no memory. The caller says how it goes on. */
+static struct h1_conn *add(struct h1_server *s, struct listener *l, int fd, bool is_unix)
 {
     struct h1_conn *hc = calloc(1, sizeof *hc);
     if (!hc) {
         close(fd);
         counter_add(&s->counters->closed[CLOSE_NO_MEMORY], 1);
-        return;
+        return NULL;
     }
     hc->listener = l;
     hc->reason = CLOSE_REASONS;
+    list_add(&s->all, &hc->all);
+    counter_add(&s->counters->connections, 1);
+    hc->state = H1_CLOSED;
+    if (conn_open(&hc->conn, &s->pool, fd, is_unix))
+        return NULL; /* closing already; on_closed frees */
+    tell_open(s);
+    return hc;
+}
+
+/* The PROXY protocol's line comes first, if this peer may send one. */
+static void expect_proxy(struct h1_conn *hc)
+{
+    struct h1_server *s = server_of(hc);
+    char host[64] = "";
+    if (hc->peer_family == AF_INET)
+        inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
+    else if (hc->peer_family == AF_INET6)
+        inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
+    hc->state = H1_PROXY;
+    if (!proxy_set_has(s->proxy_from, host))
+        h1_refuse(hc, 403, "the PROXY protocol is not accepted from this address");
+}
+
+void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct sockaddr_storage *peer)
+{
+    struct h1_conn *hc = add(s, l, fd, l->is_unix);
+    if (!hc)
+        return;
     hc->peer_family = peer->ss_family;
     if (peer->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)peer;
@@ -729,50 +823,97 @@ void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct soc
         hc->peer.v6 = in6->sin6_addr;
         hc->peer_port = ntohs(in6->sin6_port);
     }
-    list_add(&s->all, &hc->all);
-    counter_add(&s->counters->connections, 1);
-    hc->state = H1_CLOSED;
-    if (conn_open(&hc->conn, &s->pool, fd, l->is_unix))
-        return; /* closing already; on_closed frees */
-    tell_open(s);
     become_idle(hc);
-    if (s->proxy_mode != PROXY_OFF) {
-        char host[64] = "";
-        if (hc->peer_family == AF_INET)
-            inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
-        else if (hc->peer_family == AF_INET6)
-            inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
-        hc->state = H1_PROXY;
-        if (!proxy_set_has(s->proxy_from, host))
-            h1_refuse(hc, 403, "the PROXY protocol is not accepted from this address");
-    }
+    if (s->proxy_mode != PROXY_OFF)
+        expect_proxy(hc);
 }
 
-void h1_drain(struct h1_server *s)
+void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct handover *h)
 {
-    s->draining = true;
+    struct h1_conn *hc = add(s, l, fd, h->peer_family == AF_UNIX);
+    if (!hc)
+        return;
+    static_assert(sizeof hc->peer <= sizeof h->peer, "an address fits");
+    hc->peer_family = h->peer_family;
+    hc->peer_port = h->peer_port;
+    memcpy(&hc->peer, h->peer, sizeof hc->peer);
+    hc->proxied = h->proxied;
+    hc->served = h->served;
+    become_idle(hc);
+    if (s->leave != H1_DRAINS)
+        conn_arm_ago(&hc->conn, hc->served ? H1_L_KEEP : H1_L_HEAD, h->idle_ms);
+    if (s->proxy_mode != PROXY_OFF && h->awaits_proxy)
+        expect_proxy(hc);
+}
+
+void h1_describe(const struct h1_conn *hc, struct handover *out)
+{
+    struct conn_pool *pool = hc->conn.pool;
+    memset(out, 0, sizeof *out);
+    snprintf(out->url, sizeof out->url, "%s", hc->listener->url);
+    out->peer_family = hc->peer_family;
+    out->peer_port = hc->peer_port;
+    memcpy(out->peer, &hc->peer, sizeof hc->peer);
+    out->proxied = hc->proxied;
+    out->awaits_proxy = hc->state == H1_PROXY;
+    out->served = hc->served;
+    uint64_t idle_ms = loop_now_ms(pool->loop) - hc->conn.armed_ms;
+    out->idle_ms = idle_ms < UINT32_MAX ? (uint32_t)idle_ms : UINT32_MAX;
+}
+
+void h1_keep_alive(struct h1_server *s, uint64_t ms)
+{
+    uint64_t late = ms < H1_KEEP_LATE_MS ? ms : H1_KEEP_LATE_MS;
+    s->keep_alive_ms = ms;
+    s->pool.lists[H1_L_KEEP].timeout_ms = ms + late / 2;
+}
+
+void h1_drain(struct h1_server *s, enum h1_leave how)
+{
+    if (s->leave >= how)
+        return;
+    s->leave = how;
     s->pool.lists[H1_L_LINGER].timeout_ms = H1_LINGER_DRAIN_MS;
+    if (how == H1_HANDS_OVER) {
+        h1_hand_idle(s);
+        return;
+    }
     for (struct list *n = s->all.next; n != &s->all;) {
         struct h1_conn *hc = container_of(n, struct h1_conn, all);
         n = n->next;
-        if (hc->state == H1_PROXY || hc->state == H1_IDLE) {
-            if (conn_is_drained(&hc->conn))
-                finish(hc, CLOSE_DRAINING, false);
-            else
-                close_after_flush(hc, CLOSE_DRAINING);
-        }
+        forget_empty_lines(hc);
+        if (hc->state == H1_PROXY || hc->state == H1_IDLE)
+            arm(hc, H1_L_LAST);
     }
+}
+
+/* Those on a list of idle ones; only some of them may idle in truth. */
+static void hand_list(struct h1_server *s, enum h1_list list)
+{
+    struct list *idle = &s->pool.lists[list].conns;
+    for (struct list *n = idle->next; n != idle && !s->hand_full;) {
+        struct conn *c = container_of(n, struct conn, deadline);
+        n = n->next;
+        hand_over(hc_of(c));
+    }
+}
+
+void h1_hand_idle(struct h1_server *s)
+{
+    s->hand_full = false;
+    hand_list(s, H1_L_KEEP);
+    hand_list(s, H1_L_HEAD);
 }
 
 bool h1_evict_idle(struct h1_server *s)
 {
     struct list *idle = &s->pool.lists[H1_L_KEEP].conns;
-    for (struct list *n = idle->next; n != idle; n = n->next) {
+    for (struct list *n = idle->next; n != idle;) {
         struct conn *c = container_of(n, struct conn, deadline);
-        if (!conn_is_drained(c))
-            continue; /* its answer leaves at the end of this turn */
-        finish(hc_of(c), CLOSE_EVICTED, false);
-        return true;
+        n = n->next;
+        /* One that is not drained has its answer leave at the end of this turn. */
+        if (conn_is_drained(c) && close_idle(hc_of(c), CLOSE_EVICTED))
+            return true;
     }
     return false;
 }

@@ -17,6 +17,7 @@
 #include "http/proxy.h"
 #include "http/req.h"
 #include "net/conn.h"
+#include "net/handover.h"
 #include "net/listen.h"
 #include "obs/counters.h"
 
@@ -35,7 +36,15 @@ enum h1_state {
 };
 
 /* The deadlines of a connection, as lists of net/conn. */
-enum h1_list { H1_L_KEEP = 0, H1_L_HEAD, H1_L_BODY, H1_L_SEND, H1_L_LINGER, H1_L_LIMBO };
+enum h1_list { H1_L_KEEP = 0, H1_L_HEAD, H1_L_BODY, H1_L_SEND, H1_L_LINGER, H1_L_LIMBO, H1_L_LAST };
+
+/* How a server takes leave of its clients. */
+enum h1_leave {
+    H1_STAYS = 0,
+    H1_HANDS_OVER, /* idle connections go to other processes by up->hand; each other one when it idles */
+    H1_DRAINS,     /* an idle connection has a moment (drain_idle_ms) to send one more request; each answer says
+                    * that it is the last */
+};
 
 struct h1_up {
     /* A head is complete. `req` and what it points to live until this returns. The callee sets hc->user, or
@@ -59,6 +68,9 @@ struct h1_up {
     /* The client finished sending while its response is under way: write a byte that it must ignore, to
      * see whether it still reads. False: no such byte can be written now. */
     bool (*probe)(struct h1_conn *hc);
+    /* H1_HANDS_OVER: give an idle connection to another process. 0: gone, the own copy is closed after this returned;
+     * -EAGAIN: not now, h1_hand_idle will be called again; another negative errno: it has to stay. */
+    int (*hand)(struct h1_conn *hc);
     /* The connection has closed; the struct is freed after this. */
     void (*closed)(struct h1_conn *hc);
 };
@@ -70,12 +82,13 @@ struct h1_server {
     struct field *fields; /* limits.fields of them, owned; scratch of the parser */
     enum proxy_mode proxy_mode;
     const struct proxy_set *proxy_from;
-    uint64_t keep_alive_ms;
+    uint64_t keep_alive_ms;   /* an idle connection is not closed before; 0: after each answer */
     struct counters *counters;
     _Atomic uint32_t *open_gauge; /* lent; where others see how many connections are open. NULL: nobody looks */
     struct list all; /* every connection */
     struct buf spare_out; /* an empty buffer for the next answer */
-    bool draining;
+    enum h1_leave leave;
+    bool hand_full; /* up->hand cannot take more now */
     bool detect_gone; /* look for clients that left while their request is in work */
     bool log_socket_errors;
     bool continue_always;  /* send 100 Continue also where content is here already */
@@ -150,10 +163,23 @@ void h1_pause_body(struct h1_conn *hc, bool paused);
 /* Read no more of a body that has failed. */
 void h1_stop_body(struct h1_conn *hc);
 
-/* Close idle connections, and all others after their present response. */
-void h1_drain(struct h1_server *s);
+/* A connection that another process has handed over; takes fd. */
+void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct handover *h);
 
-/* Close the connection that has been idle longest; false: none is. */
+/* What `hand` says of a connection that idles. */
+void h1_describe(const struct h1_conn *hc, struct handover *out);
+
+/* Take leave; may be called again with a later one. */
+void h1_drain(struct h1_server *s, enum h1_leave how);
+
+/* H1_HANDS_OVER: hand over all that idle, those first that idle longest. */
+void h1_hand_idle(struct h1_server *s);
+
+/* Close the connection that has been idle longest; false: none is. One whose next request is on its way in the
+ * kernel does not idle. */
 bool h1_evict_idle(struct h1_server *s);
+
+/* After the limits and pool lists are set: how long an idle connection is kept. */
+void h1_keep_alive(struct h1_server *s, uint64_t ms);
 
 #endif

@@ -76,6 +76,23 @@ void conn_arm(struct conn *c, unsigned list)
         timer_set(pool, c->armed_ms + l->timeout_ms);
 }
 
+void conn_arm_ago(struct conn *c, unsigned list, uint64_t ago_ms)
+{
+    struct conn_list *l = &c->pool->lists[list];
+    conn_arm(c, list);
+    if (list_empty(&c->deadline))
+        return;
+    c->armed_ms = c->armed_ms > ago_ms ? c->armed_ms - ago_ms : 0;
+    /* The list stays in the order of arming. */
+    struct list *before = c->deadline.prev;
+    while (before != &l->conns && container_of(before, struct conn, deadline)->armed_ms > c->armed_ms)
+        before = before->prev;
+    list_del(&c->deadline);
+    list_add(before->next, &c->deadline);
+    if (!c->pool->timer_due_ms || c->armed_ms + l->timeout_ms < c->pool->timer_due_ms)
+        timer_set(c->pool, c->armed_ms + l->timeout_ms);
+}
+
 void conn_disarm(struct conn *c)
 {
     list_del(&c->deadline);
@@ -339,6 +356,12 @@ enum conn_peer conn_ask_peer(struct conn *c)
         return CONN_PEER_UNKNOWN;
     const struct inet_diag_msg *peer = NLMSG_DATA(&answer.head);
     return peer->idiag_inode ? CONN_PEER_HELD : CONN_PEER_LEFT;
+}
+
+bool conn_has_input(const struct conn *c)
+{
+    char byte;
+    return recv(conn_fd(c), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 int conn_fd(const struct conn *c)

@@ -42,7 +42,7 @@ struct conn_ops {
     void (*closed)(struct conn *c);
 };
 
-#define CONN_LISTS 6
+#define CONN_LISTS 7
 
 struct conn_write; /* bytes under way in libuv */
 
@@ -135,10 +135,15 @@ bool conn_is_dead(const struct conn *c);
 enum conn_peer { CONN_PEER_UNKNOWN = 0, CONN_PEER_HELD, CONN_PEER_LEFT };
 enum conn_peer conn_ask_peer(struct conn *c);
 
+/* Do bytes of the peer wait in the kernel? They will be read soon. */
+bool conn_has_input(const struct conn *c);
+
 int conn_fd(const struct conn *c);
 
 /* Arm the deadline of `list`, counted from now; replaces an armed one. */
 void conn_arm(struct conn *c, unsigned list);
+/* The same, counted from `ago_ms` before now. */
+void conn_arm_ago(struct conn *c, unsigned list, uint64_t ago_ms);
 void conn_disarm(struct conn *c);
 
 #endif

@@ -311,7 +311,7 @@ static void start_call(struct exchange *x)
     c->state = CALL_NEW;
     c->framing = CALL_LENGTH;
     c->status = 0;
-    c->keep_alive = x->req.keep_alive && !s->h1.draining && s->h1.keep_alive_ms > 0;
+    c->keep_alive = x->req.keep_alive && s->h1.leave != H1_DRAINS && s->h1.keep_alive_ms > 0;
     c->has_length = c->has_date = c->has_server = c->has_via = c->close_wanted = false;
     c->bodyless = x->req.head;
     c->length = c->sent = c->excess = 0;
@@ -1230,6 +1230,7 @@ static void on_closed(struct h1_conn *hc)
     }
     if (s->listeners.paused)
         server_accept_again(s);
+    listen_look(&s->listeners);
     server_check_drained(s);
 }
 
@@ -1253,5 +1254,6 @@ const struct h1_up EXCHANGE_UP = {
     .refuse = on_refuse,
     .is_queued = on_is_queued,
     .probe = on_probe,
+    .hand = worker_hand,
     .closed = on_closed,
 };

@@ -53,6 +53,12 @@ static void on_refused(void *arg, int fd)
     refuse(s, fd);
 }
 
+static unsigned on_hold(void *arg, unsigned held_ms)
+{
+    struct server *s = arg;
+    return balance_hold(&s->worker.balance, held_ms);
+}
+
 static bool is_idle_there(const struct server *s)
 {
     return !list_empty(&s->h1.pool.lists[H1_L_KEEP].conns);
@@ -74,7 +80,7 @@ static bool on_accepted(void *arg, struct listener *l, int fd, const struct sock
 
 void server_accept_again(struct server *s)
 {
-    if (!s->h1.draining && (s->h1.pool.open < s->connections_max || is_idle_there(s)))
+    if (s->h1.leave == H1_STAYS && (s->h1.pool.open < s->connections_max || is_idle_there(s)))
         listen_pause(&s->listeners, false);
 }
 
@@ -178,34 +184,56 @@ static void on_grace(uv_timer_t *timer)
 
 void server_check_drained(struct server *s)
 {
-    if (s->stop_done == SERVER_DRAIN && s->h1.pool.open == 0 && list_empty(&s->exchanges)) {
-        s->stop_done = SERVER_NOW;
-        uv_timer_stop(&s->grace_timer);
-        tell_done(s);
+    if ((s->stop_done != SERVER_DRAIN && s->stop_done != SERVER_HANDOVER) || s->h1.pool.open ||
+        !list_empty(&s->exchanges))
+        return;
+    /* Nobody else will care for what was handed over. */
+    if (s->stop_done == SERVER_DRAIN && worker_take_handed(s))
+        return;
+    s->stop_done = SERVER_NOW;
+    uv_timer_stop(&s->grace_timer);
+    tell_done(s);
+}
+
+/* From now on no connection is accepted here. */
+static void stop_begins(struct server *s, enum server_stop_how how)
+{
+    worker_drains(s);
+    if (how == SERVER_DRAIN) { /* nobody else takes what waits at the door */
+        listen_quench(&s->listeners);
+        listen_take_all(&s->listeners);
     }
+    listen_close(&s->listeners);
+    if (how != SERVER_NOW)
+        uv_timer_start(&s->grace_timer, on_grace, (uint64_t)s->conf->grace, 0);
 }
 
 static void on_stop_mail(struct mail *m)
 {
     struct server *s = container_of(m, struct server, stop_mail);
-    int asked = atomic_load(&s->stop_asked);
-    if (s->stop_done == 0) {
-        s->stop_done = SERVER_DRAIN;
-        atomic_store(&s->draining, true);
-        worker_drains(s);
-        listen_close(&s->listeners);
-        h1_drain(&s->h1);
-        if (asked == SERVER_DRAIN) {
-            if (s->h1.pool.open)
-                log_line(LOG_INFO, 0, "stopping: %u connections have work left, at most %.3g s",
-                         s->h1.pool.open, (double)s->conf->grace / 1000);
-            uv_timer_start(&s->grace_timer, on_grace, (uint64_t)s->conf->grace, 0);
-        }
-    }
-    if (asked == SERVER_NOW)
+    enum server_stop_how how = (enum server_stop_how)atomic_load(&s->stop_asked);
+    if (how == SERVER_HANDOVER && !worker_can_hand(s))
+        how = SERVER_DRAIN;
+    if ((int)how <= s->stop_done)
+        return;
+    if (s->stop_done == 0)
+        stop_begins(s, how);
+    if (how == SERVER_NOW) {
         end_now(s);
-    else
-        server_check_drained(s);
+        return;
+    }
+    s->stop_done = (int)how;
+    if (how == SERVER_DRAIN)
+        atomic_store(&s->draining, true);
+    unsigned open = s->h1.pool.open;
+    h1_drain(&s->h1, how == SERVER_DRAIN ? H1_DRAINS : H1_HANDS_OVER);
+    if (how == SERVER_HANDOVER && open)
+        log_line(LOG_INFO, 0, "stopping: %u idle connections go to other workers, %u have work left, at most %.3g s",
+                 s->worker.handed, open - s->worker.handed, (double)s->conf->grace / 1000);
+    else if (open)
+        log_line(LOG_INFO, 0, "stopping: %u connections are open, at most %.3g s", open,
+                 (double)s->conf->grace / 1000);
+    server_check_drained(s);
 }
 
 void server_stop(struct server *s, enum server_stop_how how)
@@ -270,10 +298,11 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     s->counters = &s->own_counters;
     s->internal = slice_str(conf->internal_path);
     s->done_fd = -1;
-    s->listeners.spare_fd = -1;
+    listen_init(&s->listeners);
     s->listeners.arg = s;
     s->listeners.accepted = on_accepted;
     s->listeners.refused = on_refused;
+    s->listeners.receive = worker_receive;
     s->stop_mail.deliver = on_stop_mail;
     list_init(&s->exchanges);
     list_init(&s->slow_bodies);
@@ -329,6 +358,8 @@ void server_join_board(struct server *s, const struct server_worker *w)
     s->worker.slot = &w->board->slots[w->slot];
     s->counters = &s->worker.slot->counters;
     s->h1.open_gauge = &s->worker.slot->open;
+    if (w->hand_recv >= 0)
+        listen_hand(&s->listeners, w->hand_recv);
 }
 
 int server_share_listeners(struct server *s, const struct listen_set *set, struct err *e)
@@ -385,8 +416,8 @@ int server_start(struct server *s, struct err *e)
     s->h1.continue_always = c->dialect == CONF_WAITRESS;
     s->h1.raw_counts = c->dialect == CONF_WAITRESS;
     s->h1.body_max = (uint64_t)c->max_body_size;
-    s->h1.keep_alive_ms = (uint64_t)c->keep_alive;
-    s->h1.pool.lists[H1_L_KEEP].timeout_ms = (uint64_t)c->keep_alive;
+    h1_keep_alive(&s->h1, (uint64_t)c->keep_alive);
+    s->h1.pool.lists[H1_L_LAST].timeout_ms = c->drain_idle ? (uint64_t)c->drain_idle : 1;
     s->h1.pool.lists[H1_L_HEAD].timeout_ms = (uint64_t)c->header_timeout;
     s->h1.pool.lists[H1_L_BODY].timeout_ms = (uint64_t)c->body_timeout;
     s->h1.pool.lists[H1_L_SEND].timeout_ms = (uint64_t)c->send_timeout;
@@ -401,6 +432,9 @@ int server_start(struct server *s, struct err *e)
     if (s->worker.slot) {
         lead.busy = &s->worker.slot->busy;
         lead.waiting = &s->worker.slot->waiting;
+        if (balance_init(&s->worker.balance, s->worker.given.board, s->worker.given.slot))
+            return err_set(e, "out of memory");
+        s->listeners.hold = on_hold;
     }
     if (lead_new(&s->lead, &lead, &LEAD_OPS, s, e) || listen_start(&s->listeners, &s->loop, e))
         return -1;
@@ -451,6 +485,7 @@ void server_free(struct server **sp)
         exchange_free(x);
     }
     routes_free(&s->routes);
+    balance_fini(&s->worker.balance);
     if (s->access)
         access_free(&s->access);
     if (s->done_fd >= 0)

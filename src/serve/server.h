@@ -66,7 +66,7 @@ struct server {
 
     _Atomic int stop_asked;    /* enum server_stop_how */
     int stop_done;             /* leader: what was begun */
-    _Atomic bool draining;     /* answers that begin now are the last on their connection */
+    _Atomic bool draining;     /* SERVER_DRAIN: answers that begin now are the last on their connection */
     _Atomic bool cancelled;    /* the grace is over: streams end */
     struct mail stop_mail;
     uv_timer_t grace_timer;

@@ -1,14 +1,17 @@
 /* worker: see the header. */
 #include "serve/worker.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "net/handover.h"
 #include "serve/server.h"
 
 /* The loop gives a sign of life at least so often, and four times within worker-timeout. */
@@ -16,6 +19,8 @@ static const int64_t BEAT_MS_MAX = 5000;
 static const int64_t BEAT_MS_MIN = 10;
 /* The memory is looked at no more often than this. */
 static const uint64_t RSS_MS = 2000;
+/* How long to wait where the kernel cannot take a connection that is handed over, and does not tell when. */
+static const uint64_t HAND_AGAIN_MS = 20;
 
 /* A number from 0 to max, by chance. */
 static uint64_t chance(uint64_t max)
@@ -97,12 +102,104 @@ static void draw_end(struct server *s)
                        (uint64_t)c->max_lifetime + chance((uint64_t)c->max_lifetime / 10), 0);
 }
 
+/* ---- connections from worker to worker ---- */
+
+bool worker_can_hand(const struct server *s)
+{
+    const struct worker *w = &s->worker;
+    return w->slot && w->given.hand_send >= 0 && !atomic_load(&w->given.board->stopping);
+}
+
+static void on_hand_room(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    struct server *s = poll->data;
+    uv_poll_stop(poll);
+    h1_hand_idle(&s->h1);
+}
+
+static void on_hand_timer(uv_timer_t *timer)
+{
+    struct server *s = timer->data;
+    h1_hand_idle(&s->h1);
+}
+
+/* The socket is full, or the kernel has no room for more descriptors on their way. */
+static void hand_later(struct server *s, int err)
+{
+    struct worker *w = &s->worker;
+    if (!w->hand_watched && uv_poll_init(&s->loop.uv, &w->hand_poll, w->given.hand_send) == 0) {
+        w->hand_poll.data = s;
+        w->hand_watched = true;
+    }
+    if (err == -EAGAIN && w->hand_watched)
+        uv_poll_start(&w->hand_poll, UV_WRITABLE, on_hand_room);
+    else
+        uv_timer_start(&w->hand_timer, on_hand_timer, HAND_AGAIN_MS, 0);
+}
+
+int worker_hand(struct h1_conn *hc)
+{
+    struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
+    if (!worker_can_hand(s)) { /* the whole server stops: nobody would take it over */
+        server_stop(s, SERVER_DRAIN);
+        return -EPIPE;
+    }
+    struct handover h;
+    h1_describe(hc, &h);
+    int rc = handover_send(s->worker.given.hand_send, &h, conn_fd(&hc->conn));
+    if (rc == 0) {
+        s->worker.handed++;
+        return 0;
+    }
+    if (rc != -EAGAIN)
+        log_flood(LOG_WARNING, 0, "cannot hand a connection over to another worker: %s; trying again",
+                  strerror(-rc));
+    hand_later(s, rc);
+    return -EAGAIN;
+}
+
+int worker_receive(void *arg)
+{
+    struct server *s = arg;
+    struct handover h;
+    int fd;
+    if (s->h1.pool.open >= s->connections_max)
+        return -EMFILE;
+    int rc = handover_recv(s->worker.given.hand_recv, &h, &fd);
+    if (rc == -EPROTO) {
+        log_flood(LOG_ERROR, 0, "dropped a connection that was handed over to worker %u in a form that is not "
+                                "known here", s->worker.given.slot);
+        return 1;
+    }
+    if (rc <= 0)
+        return rc;
+    struct listener *l = listen_find(&s->listeners, h.url, fd);
+    if (l)
+        h1_adopt(&s->h1, l, fd, &h);
+    else
+        close(fd);
+    return 1;
+}
+
+bool worker_take_handed(struct server *s)
+{
+    bool some = false;
+    while (s->worker.slot && s->worker.given.hand_recv >= 0 && worker_receive(s) > 0)
+        some = true;
+    return some;
+}
+
+/* ---- life ---- */
+
 void worker_init(struct server *s)
 {
     struct worker *w = &s->worker;
     uv_timer_init(&s->loop.uv, &w->beat_timer);
     uv_timer_init(&s->loop.uv, &w->life_timer);
-    w->beat_timer.data = w->life_timer.data = s;
+    uv_timer_init(&s->loop.uv, &w->hand_timer);
+    w->beat_timer.data = w->life_timer.data = w->hand_timer.data = s;
 }
 
 void worker_start(struct server *s)
@@ -139,4 +236,7 @@ void worker_close(struct server *s)
 {
     uv_close((uv_handle_t *)&s->worker.beat_timer, NULL);
     uv_close((uv_handle_t *)&s->worker.life_timer, NULL);
+    uv_close((uv_handle_t *)&s->worker.hand_timer, NULL);
+    if (s->worker.hand_watched)
+        uv_close((uv_handle_t *)&s->worker.hand_poll, NULL);
 }

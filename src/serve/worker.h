@@ -14,8 +14,10 @@
 #include <uv.h>
 
 #include "obs/scoreboard.h"
+#include "serve/balance.h"
 
 struct server;
+struct h1_conn;
 
 /* What a worker of several is given. All descriptors are lent and stay open as long as the server. */
 struct server_worker {
@@ -34,6 +36,11 @@ struct worker {
     uint64_t last_request;        /* the request with this number (counted from 1) ends its life; 0 = none does */
     uint64_t looked_request;      /* number of the last request when the memory was looked at */
     uint64_t looked_ms;           /* and the loop time */
+    struct balance balance;       /* with a slot only */
+    unsigned handed;              /* connections given to other workers */
+    uv_poll_t hand_poll;          /* watches given.hand_send while it is full */
+    bool hand_watched;            /* hand_poll is a handle of the loop */
+    uv_timer_t hand_timer;        /* when to try again where nothing tells */
 };
 
 /* Make the timers; worker_close must follow. */
@@ -44,6 +51,18 @@ void worker_start(struct server *s);
 
 /* The slot says DRAINING; no replacement is asked for any more. */
 void worker_drains(struct server *s);
+
+/* Can connections be handed over to other workers? */
+bool worker_can_hand(const struct server *s);
+
+/* struct h1_up: hand an idle connection over. */
+int worker_hand(struct h1_conn *hc);
+
+/* struct listen_set: take over one connection that another worker has handed over. */
+int worker_receive(void *arg);
+
+/* Take over all that were handed over; false: there were none. */
+bool worker_take_handed(struct server *s);
 
 /* The loop ends: close the timers. */
 void worker_close(struct server *s);

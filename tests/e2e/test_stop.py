@@ -33,7 +33,7 @@ def refused(server: Server) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_runs_and_ends_with_zero(weir: Starter, number: int) -> None:
-    server = weir("basic:app", threads=8)
+    server = weir("basic:app", threads=8, drain_idle="200ms")
     slow, stream, idle, queued = (server.client() for _ in range(4))
     assert idle.get("/hello").status == 200
     slow.request("GET", "/sleep/1200?slow")
