@@ -1,6 +1,6 @@
 /*
- * fuzz_cli: any words as a command line of both dialects, as keywords, and any bytes as an env
- * file.
+ * fuzz_cli: any words as a command line of all dialects, as keywords, as GUNICORN_CMD_ARGS, and any
+ * bytes as an env file.
  *
  * The first byte chooses which. Words are separated by newlines; those behind an empty one are the
  * environment. Beyond "no crash": a configuration that is accepted has addresses and sane threads,
@@ -56,9 +56,9 @@ static void check_accepted(struct conf *c)
         if (row.kind == KIND_TEXT || row.kind == KIND_LIST)
             continue;
         conf_value_format(c, &row, text, sizeof text);
-        /* Waitress' ranges are wider than Weir's. */
+        /* Ranges of the others are wider than Weir's. */
         if (conf_row_set(&again, &conf_rows[i], text, LEVEL_CALLER, "again", &e)) {
-            must(c->dialect == CONF_WAITRESS);
+            must(c->dialect != CONF_WEIR);
             continue;
         }
         conf_value_format(&again, &row, twice, sizeof twice);
@@ -75,12 +75,17 @@ static void run(enum conf_dialect dialect, int argc, char **argv, char **env)
     int status = -1;
     must(conf_init(&c, dialect, &e) == 0);
     if (conf_load(&c, argc, argv, env, null_stream(), &action, &status, &e)) {
-        must(status == (dialect == CONF_WAITRESS ? 1 : 2));
+        if (dialect == CONF_GUNICORN)
+            must(status == 1 || status == 2);
+        else
+            must(status == (dialect == CONF_WAITRESS ? 1 : 2));
         check_one_line(&e);
         conf_complain(&c, argv[0], &e, null_stream());
     } else {
         must(status == 0);
-        if (action != CONF_EXIT)
+        if (dialect == CONF_GUNICORN && action != CONF_EXIT && conf_finish(&c, &e))
+            check_one_line(&e);
+        else if (action != CONF_EXIT)
             check_accepted(&c);
     }
     conf_fini(&c);
@@ -128,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 1 || size > 8192)
         return 0;
-    if (data[0] % 4 == 3) {
+    if (data[0] % 8 == 3) {
         parse_env_file((const char *)data + 1, size - 1);
         return 0;
     }
@@ -151,10 +156,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     argv[argc] = NULL;
     env[envc] = NULL;
-    if (data[0] % 4 == 2)
+    switch (data[0] % 8) {
+    case 2:
+    case 6:
         set_pairs(argc, argv);
-    else
+        break;
+    case 4:
+    case 7: /* GUNICORN_CMD_ARGS=… among the variables has quotes and blanks */
+        run(CONF_GUNICORN, argc, argv, env);
+        break;
+    default:
         run(data[0] % 4 ? CONF_WAITRESS : CONF_WEIR, argc, argv, env);
+    }
     free(copy);
     return 0;
 }

@@ -100,26 +100,30 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "healthcheck") == 0)
         return healthcheck(argc, argv);
-    static char *const own_name[] = {(char *)(size_t) "weir"};
-    static char *const waitress_name[] = {(char *)(size_t) "weir waitress-serve"};
-    bool waitress = argc > 1 && strcmp(argv[1], "waitress-serve") == 0;
+    /* By enum conf_dialect. */
+    static const char *const names[] = {"weir", "weir waitress-serve", "weir gunicorn"};
+    const char *word = argc > 1 ? argv[1] : "";
+    enum conf_dialect dialect = strcmp(word, "waitress-serve") == 0 ? CONF_WAITRESS
+                                : strcmp(word, "gunicorn") == 0     ? CONF_GUNICORN
+                                                                    : CONF_WEIR;
     struct conf conf;
     struct err e = {0};
     enum conf_action action;
     int status = 1;
 
     /* The arguments of the dialect, under its name. */
-    int n = waitress ? argc - 1 : argc ? argc : 1;
+    int skip = dialect != CONF_WEIR;
+    int n = argc ? argc - skip : 1;
     char **args = calloc((size_t)n + 1, sizeof *args);
     if (!args) {
         fprintf(stderr, "weir: out of memory\n");
         return 1;
     }
-    args[0] = waitress ? waitress_name[0] : own_name[0];
+    args[0] = (char *)(size_t)names[dialect];
     for (int i = 1; i < n; i++)
-        args[i] = argv[i + (waitress ? 1 : 0)];
+        args[i] = argv[i + skip];
 
-    if (conf_init(&conf, waitress ? CONF_WAITRESS : CONF_WEIR, &e) ||
+    if (conf_init(&conf, dialect, &e) ||
         conf_load(&conf, n, args, environ, stdout, &action, &status, &e)) {
         conf_complain(&conf, args[0], &e, stderr);
         goto out;
@@ -128,6 +132,10 @@ int main(int argc, char **argv)
     case CONF_EXIT:
         break;
     case CONF_PRINT:
+        if (dialect == CONF_GUNICORN) { /* its configuration file is Python */
+            status = run_python(argc, argv);
+            break;
+        }
         conf_notes(&conf, stderr);
         conf_print(&conf, stdout);
         break;

@@ -242,6 +242,9 @@ static int finish(struct conf *c, struct err *e)
 {
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
         return -1;
+    if (c->dialect == CONF_GUNICORN &&
+        (conf_gunicorn_apply(c, e) || conf_env_apply(c, e) || conf_chdir_check(c, e)))
+        return -1;
     if (check_addresses(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
         check_internal_path(c, e) || check_static(c, e))
         return -1;
@@ -252,7 +255,8 @@ static int finish(struct conf *c, struct err *e)
         return -1;
     if (!*c->url_scheme)
         return err_set(e, "url-scheme: the value is empty; give http or https");
-    if (*c->app && conf_app_check(c->app, e))
+    /* Gunicorn's may be a call, and Python reads it. */
+    if (*c->app && c->dialect != CONF_GUNICORN && conf_app_check(c->app, e))
         return -1;
     if (c->daemon && strcmp(c->error_log, "-") == 0 &&
         conf_note(c, e, "daemon: the error log goes to standard error, which a process in the background has "

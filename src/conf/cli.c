@@ -112,9 +112,10 @@ static int dump_reference(struct cli *cli, const char *which)
         const char *name;
         void (*write)(FILE *out);
     } texts[] = {
-        {"settings", conf_reference}, {"waitress", conf_reference_waitress},
-        {"man", conf_manual},         {"bash", conf_complete_bash},
-        {"zsh", conf_complete_zsh},   {"fish", conf_complete_fish},
+        {"settings", conf_reference},          {"waitress", conf_reference_waitress},
+        {"gunicorn", conf_reference_gunicorn}, {"man", conf_manual},
+        {"bash", conf_complete_bash},          {"zsh", conf_complete_zsh},
+        {"fish", conf_complete_fish},
     };
     *cli->action = CONF_EXIT;
     for (size_t i = 0; i < countof(texts); i++) {
@@ -124,8 +125,8 @@ static int dump_reference(struct cli *cli, const char *which)
         }
     }
     return err_set(cli->e,
-                   "--dump-reference: '%.100s' is unknown; give settings, waitress, man, "
-                   "bash, zsh or fish",
+                   "--dump-reference: '%.100s' is unknown; give settings, waitress, "
+                   "gunicorn, man, bash, zsh or fish",
                    which);
 }
 
@@ -228,12 +229,6 @@ int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *ou
 {
     struct cli cli = {c, argc, argv, 1, out, action, status, e};
     bool options = true;
-    if (argc > 1 && strcmp(argv[1], "gunicorn") == 0) {
-        *status = 2;
-        return err_set(
-            e, "the command line of Gunicorn is not there yet; write: weir --bind HOST:PORT "
-               "--threads auto MODULE:APP (one process serves what its workers did)");
-    }
     while (cli.next < argc) {
         const char *arg = argv[cli.next++];
         int rc;

@@ -181,6 +181,8 @@ int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e)
     for (unsigned i = 0; i < CONF_ROWS; i++)
         if (conf_row_set(c, &conf_rows[i], conf_rows[i].def, LEVEL_DEFAULT, "default", e))
             return -1;
+    if (dialect == CONF_GUNICORN)
+        return conf_gunicorn_init(c, e);
     return dialect == CONF_WAITRESS ? conf_waitress_defaults(c, e) : 0;
 }
 
@@ -268,8 +270,13 @@ static int set_variable(struct conf *c, const char *name, size_t name_n, const c
             return err_set(e, "%s: '%.80s' is not a port; give 0 to 65535", source, value);
         return conf_port_check(value, source, e);
     }
-    if (!slice_starts(s, SLICE("WEIR_")))
-        return 0;
+    if (!slice_starts(s, SLICE("WEIR_"))) {
+        char plain[32];
+        if (c->dialect != CONF_GUNICORN || name_n >= sizeof plain)
+            return 0;
+        snprintf(plain, sizeof plain, "%.*s", (int)name_n, name);
+        return conf_gunicorn_variable(c, plain, value, source, e);
+    }
     const struct conf_row *row = variable_row(s);
     if (!row)
         return unknown_variable(c, s, e);
@@ -304,7 +311,7 @@ static int systemd_fds(char *const *environ_)
 
 static int read_environment(struct conf *c, char *const *environ_, struct err *e)
 {
-    if (c->dialect != CONF_WEIR)
+    if (c->dialect == CONF_WAITRESS)
         return 0;
     conf_priv(c)->systemd_fds = systemd_fds(environ_);
     for (; environ_ && *environ_; environ_++) {
@@ -336,7 +343,7 @@ static int read_env_files(struct conf *c, char *const *environ_, struct err *e)
         p->added.items[p->added.n++] = item;
         char where[500];
         snprintf(where, sizeof where, "%s: ", item.source);
-        if (c->dialect == CONF_WEIR && strcmp(item.name, "WEIR_ENV_FILE") != 0 &&
+        if (c->dialect != CONF_WAITRESS && strcmp(item.name, "WEIR_ENV_FILE") != 0 &&
             set_variable(c, item.name, strlen(item.name), item.value, where, e))
             return -1;
     }
@@ -344,7 +351,7 @@ static int read_env_files(struct conf *c, char *const *environ_, struct err *e)
 }
 
 /* What `env` names goes into the environment last: it is meant for this application. */
-static int add_env(struct conf *c, struct err *e)
+int conf_env_apply(struct conf *c, struct err *e)
 {
     struct conf_env_list *added = &conf_priv(c)->added;
     const char *source = conf_mark(c, CONF_ROW_env)->source;
@@ -375,12 +382,21 @@ int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out, FI
 {
     *action = CONF_RUN;
     *status = 0;
-    int rc = c->dialect == CONF_WAITRESS
-                 ? conf_waitress_command_line(c, argc, argv, out, action, status, e)
-                 : conf_weir_command_line(c, argc, argv, out, action, status, e);
-    if (rc)
+    int rc = -1;
+    switch (c->dialect) {
+    case CONF_WEIR:
+        rc = conf_weir_command_line(c, argc, argv, out, action, status, e);
+        break;
+    case CONF_WAITRESS:
+        rc = conf_waitress_command_line(c, argc, argv, out, action, status, e);
+        break;
+    case CONF_GUNICORN:
+        rc = conf_gunicorn_command_line(c, argc, argv, out, action, status, e);
+        break;
+    }
+    if (rc && c->dialect != CONF_GUNICORN)
         *status = c->dialect == CONF_WAITRESS ? 1 : 2;
-    else if (out_err)
+    if (!rc && out_err)
         conf_notes(c, out_err);
     return conf_plain_error(rc, e);
 }
@@ -392,11 +408,21 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
         return -1;
     if (*action == CONF_EXIT)
         return 0;
-    *status = c->dialect == CONF_WAITRESS ? 1 : 2;
+    *status = c->dialect == CONF_WEIR ? 2 : 1;
     /* A file of variables may name the YAML file, and that may name files of variables. */
     if (conf_environment(c, environ_, e) || read_env_files(c, environ_, e) || conf_yaml_load(c, e) ||
-        (conf_mark(c, CONF_ROW_env_file)->level == LEVEL_FILE && read_env_files(c, environ_, e)) ||
-        add_env(c, e))
+        (conf_mark(c, CONF_ROW_env_file)->level == LEVEL_FILE && read_env_files(c, environ_, e))) {
+        if (c->dialect == CONF_GUNICORN)
+            *status = conf_gunicorn_status(c);
+        return conf_plain_error(-1, e);
+    }
+    if (c->dialect == CONF_GUNICORN) {
+        *status = 0;
+        if (*action == CONF_RUN)
+            *action = conf_gunicorn_action(c);
+        return 0;
+    }
+    if (conf_env_apply(c, e))
         return conf_plain_error(-1, e);
     if (!*c->app && *action != CONF_PRINT)
         return err_set(
@@ -413,6 +439,10 @@ void conf_complain(const struct conf *c, const char *program, const struct err *
 {
     if (c->dialect == CONF_WEIR) {
         fprintf(out, "weir: %s\n", e->text);
+        return;
+    }
+    if (c->dialect == CONF_GUNICORN) {
+        conf_gunicorn_complain(c, program, e, out);
         return;
     }
     fprintf(out, "Error: %s\n\n", e->text);

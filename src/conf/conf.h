@@ -117,8 +117,8 @@ WEIR_MUST_USE int conf_finish(struct conf *c, struct err *e);
 
 /*
  * All of the above in the right order: command line, environment, files of env-file, weir.yaml, is
- * there an application, conf_finish. This is what a program's start calls, between conf_init and conf_fini.
- * Arguments and result as conf_command_line. Notes stay for conf_notes.
+ * there an application, conf_finish. This is what a program's start calls, between conf_init and
+ * conf_fini. Arguments and result as conf_command_line. Notes stay for conf_notes.
  */
 WEIR_MUST_USE int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_,
                             FILE *out, enum conf_action *action, int *status, struct err *e);
@@ -150,19 +150,42 @@ WEIR_MUST_USE int conf_env_parse(struct arena *arena, const char *path, const ch
 WEIR_MUST_USE int conf_env_read(struct arena *arena, const char *path, struct conf_env_list *out,
                                 struct err *e);
 
-/* What the files of env-file add to the environment (names already set there are left out), then what
- * `env` puts there. For the caller to put into its own environment; filled by conf_load. */
+/* What the files of env-file add to the environment (names already set there are left out), then
+ * what `env` puts there. For the caller to put into its own environment; filled by conf_load. */
 struct conf_env_list conf_env_added(const struct conf *c);
 
-/* "/PREFIX=FOLDER" of `static` as its parts: the prefix without a final slash ("" for "/"), lent by `item` as the folder is. */
+/* "/PREFIX=FOLDER" of `static` as its parts: the prefix without a final slash ("" for "/"), lent by
+ * `item` as the folder is. */
 WEIR_MUST_USE int conf_static_split(const char *item, struct slice *prefix, const char **folder,
                                     struct err *e);
+
+/*
+ * CONF_GUNICORN: conf_load reads command line, environment and weir.yaml, but does not finish: next
+ * comes the configuration file, which Python executes. Then conf_finish.
+ */
+struct conf_gunicorn_setting {
+    const char *name;         /* with underscores */
+    const char *kind;         /* int time threads workers text list bool bits pairs code */
+    const char *def;          /* as written by a user; "" = None; "''" = an empty text */
+    const char *arity;        /* code: how many arguments a hook takes; "" = no hook */
+    const char *const *texts; /* what was given; n is 0 for None. Owned by the conf */
+    unsigned n;
+    const char *source; /* where it was given; NULL = nowhere */
+};
+/* The i-th setting; false behind the last one. */
+bool conf_gunicorn_get(const struct conf *c, unsigned i, struct conf_gunicorn_setting *out);
+/* A value of the configuration file: the texts of a list, one text, or none for None. `source`
+ * names file and setting. An error when it is wrong, also where a stronger source has spoken. */
+WEIR_MUST_USE int conf_gunicorn_set(struct conf *c, const char *name, const char *const *texts,
+                                    unsigned n, const char *source, struct err *e);
 
 /* Every setting in force with its source, one a line. */
 void conf_print(const struct conf *c, FILE *out);
 
-/* Markdown references, for docs/reference/settings.md and docs/reference/waitress-options.md. */
+/* Markdown references, for docs/reference: settings.md, waitress-options.md, gunicorn-settings.md.
+ */
 void conf_reference(FILE *out);
 void conf_reference_waitress(FILE *out);
+void conf_reference_gunicorn(FILE *out);
 
 #endif

@@ -64,6 +64,7 @@ struct conf_priv {
     int systemd_fds;             /* LISTEN_FDS meant for this process; 0 = none */
     struct conf_env_list added;  /* from --env-file */
     struct conf_list notes;      /* accepted without effect */
+    struct gunicorn_conf *gunicorn; /* Gunicorn's values; NULL in other dialects */
 };
 
 static inline struct conf_priv *conf_priv(const struct conf *c)
@@ -107,6 +108,8 @@ WEIR_MUST_USE int conf_list_add(struct conf *c, struct conf_list *list, const ch
 WEIR_MUST_USE int conf_row_set(struct conf *c, const struct conf_row *row, const char *value,
                                enum conf_level level, const char *source, struct err *e);
 WEIR_MUST_USE int conf_note(struct conf *c, struct err *e, const char *fmt, ...) WEIR_PRINTF(3, 4);
+/* Put what `env` names last into what is added to the environment. */
+WEIR_MUST_USE int conf_env_apply(struct conf *c, struct err *e);
 static inline const struct conf_mark *conf_mark(const struct conf *c, enum conf_row_id id)
 {
     return &conf_priv(c)->marks[id];
@@ -159,10 +162,28 @@ WEIR_MUST_USE int conf_waitress_command_line(struct conf *c, int argc, char *con
 WEIR_MUST_USE int conf_waitress_finish(struct conf *c, struct err *e);
 void conf_waitress_usage(const char *program, FILE *out);
 
+/* ---- gunicorn.c, gunicorn_cli.c ---- */
+WEIR_MUST_USE int conf_gunicorn_init(struct conf *c, struct err *e);
+WEIR_MUST_USE int conf_gunicorn_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
+                                             enum conf_action *action, int *status, struct err *e);
+/* One variable of the environment that Gunicorn minds; others are left alone. */
+WEIR_MUST_USE int conf_gunicorn_variable(struct conf *c, const char *name, const char *value,
+                                         const char *source, struct err *e);
+/* Everything that was given to settings of Weir: the first step of conf_finish. */
+WEIR_MUST_USE int conf_gunicorn_apply(struct conf *c, struct err *e);
+/* Exit code after a refusal: 2 = the command line is no such, 1 = a value is wrong. */
+int conf_gunicorn_status(const struct conf *c);
+/* What GUNICORN_CMD_ARGS asks for. */
+enum conf_action conf_gunicorn_action(const struct conf *c);
+void conf_gunicorn_complain(const struct conf *c, const char *program, const struct err *e,
+                            FILE *out);
+
 /* ---- cli.c, help.c ---- */
 WEIR_MUST_USE int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
                                          enum conf_action *action, int *status, struct err *e);
 void conf_help(const char *program, FILE *out);
+/* One option and its text, broken at words; the text begins in column `indent`. */
+void conf_help_line(const char *option, const char *text, unsigned indent, FILE *out);
 void conf_help_all(const char *program, FILE *out);
 /* The groups of settings.def in the order of the texts. */
 struct conf_group {

@@ -11,6 +11,7 @@ void conf_help(const char *program, FILE *out)
     fprintf(out,
             "Usage: %s [options] MODULE:APP         (for example: weir api.index:app)\n"
             "       %s waitress-serve [options of Waitress] MODULE:APP\n"
+            "       %s gunicorn [options of Gunicorn] MODULE:APP\n"
             "       %s healthcheck [ADDRESS]               (does the server answer?)\n"
             "\n"
             "  -b, --bind ADDRESS     HOST:PORT, unix:PATH or fd://N   [127.0.0.1:8000]\n"
@@ -32,7 +33,26 @@ void conf_help(const char *program, FILE *out)
             "      --print-config     show every setting and where it comes from\n"
             "  -h, --help             this text;  --help-all: every setting\n"
             "  -V, --version          the version\n",
-            program, program, program);
+            program, program, program, program);
+}
+
+void conf_help_line(const char *option, const char *text, unsigned indent, FILE *out)
+{
+    static const size_t COLUMNS = 79;
+    size_t at = (size_t)fprintf(out, "  %s", option);
+    if (at >= indent) {
+        fputc('\n', out);
+        at = 0;
+    }
+    at += (size_t)fprintf(out, "%*s", (int)(indent - at), "");
+    for (const char *p = text; *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (at + 1 + n > COLUMNS)
+            at = (size_t)fprintf(out, "\n%*s", (int)indent, "") - 1;
+        at += (size_t)fprintf(out, "%s%.*s", at > indent ? " " : "", (int)n, p);
+        p += n;
+    }
+    fputc('\n', out);
 }
 
 const struct conf_group conf_groups[] = {

@@ -247,34 +247,16 @@ void conf_waitress_usage(const char *program, FILE *out)
     fprintf(out, "Usage: %s [options] MODULE:OBJECT\n", program);
 }
 
-/* One option, its text broken at words to stay within 80 columns. */
-static void help_line(const char *option, const char *text, FILE *out)
-{
-    static const size_t INDENT = 36, COLUMNS = 79;
-    size_t at = (size_t)fprintf(out, "  %s", option);
-    if (at >= INDENT) {
-        fputc('\n', out);
-        at = 0;
-    }
-    at += (size_t)fprintf(out, "%*s", (int)(INDENT - at), "");
-    for (const char *p = text; *p; p += strspn(p, " ")) {
-        size_t n = strcspn(p, " ");
-        if (at + 1 + n > COLUMNS)
-            at = (size_t)fprintf(out, "\n%*s", (int)INDENT, "") - 1;
-        at += (size_t)fprintf(out, "%s%.*s", at > INDENT ? " " : "", (int)n, p);
-        p += n;
-    }
-    fputc('\n', out);
-}
+#define HELP_INDENT 36
 
 static void help(const char *program, FILE *out)
 {
     char option[64], text[256];
     conf_waitress_usage(program, out);
     fputc('\n', out);
-    help_line("--help", "this text", out);
-    help_line("--app=MODULE:OBJECT", "the application, as an option", out);
-    help_line("--call", "call the object to get the application", out);
+    conf_help_line("--help", "this text", HELP_INDENT, out);
+    conf_help_line("--app=MODULE:OBJECT", "the application, as an option", HELP_INDENT, out);
+    conf_help_line("--call", "call the object to get the application", HELP_INDENT, out);
     for (size_t i = 0; i < countof(rows); i++) {
         const struct waitress_row *row = &rows[i];
         if (strcmp(row->name, "sockets") == 0)
@@ -287,7 +269,7 @@ static void help(const char *program, FILE *out)
             snprintf(text, sizeof text, "%s [%s]", row->meaning, row->def);
         else
             snprintf(text, sizeof text, "%s", row->meaning);
-        help_line(option, text, out);
+        conf_help_line(option, text, HELP_INDENT, out);
     }
     fprintf(out, "\nEvery setting of weir --help-all works here as well, by its full name.\n");
 }
