@@ -7,6 +7,7 @@
  *   python_module_signals.c     signals beside Python's own handlers
  *   python_module_supervisor.c  Supervisor: this process starts workers
  *   python_module_process.c     healthcheck
+ *   python_module_gunicorn.c    Gunicorn's settings, for its configuration file
  *
  * Threads: all with the GIL, unless said otherwise.
  */
@@ -38,9 +39,18 @@ WEIR_MUST_USE int python_config_init(PyObject *module);
 PyObject *python_parse(PyObject *self, PyObject *args);
 PyObject *python_config(PyObject *self, PyObject *args);
 
+/* What files of variables and `env` add to the environment: a new dict, NULL with an exception. */
+PyObject *python_env_added(const struct conf *c);
+
 /* Open the error log that *c names and make it the process's: 0, or -1 with an OSError. *sink is
  * owned: log_sink_close. */
 WEIR_MUST_USE int python_log_open(struct log_sink **sink, const struct conf *c);
+
+/* ---- python_module_gunicorn.c ---- */
+
+PyObject *python_gunicorn_settings(PyObject *self, PyObject *object);
+PyObject *python_gunicorn_finish(PyObject *self, PyObject *args);
+PyObject *python_log(PyObject *self, PyObject *args);
 
 /* ---- python_module_signals.c ---- */
 

@@ -32,6 +32,9 @@ static PyObject *text_list(const struct conf_list *l)
     return out;
 }
 
+/* By enum conf_dialect. */
+static const char *const dialects[] = {"weir", "waitress", "gunicorn"};
+
 static PyObject *config_get(PyObject *self, void *which)
 {
     const struct conf *c = &((struct config_object *)self)->conf;
@@ -47,7 +50,7 @@ static PyObject *config_get(PyObject *self, void *which)
     case 4:
         return text_list(&c->env_file);
     case 5:
-        return PyUnicode_FromString(c->dialect == CONF_WAITRESS ? "waitress" : "weir");
+        return PyUnicode_FromString(dialects[c->dialect]);
     case 6:
         return PyBool_FromLong(c->expose_tracebacks);
     case 7:
@@ -63,7 +66,7 @@ static PyGetSetDef config_getset[] = {
     {"chdir", config_get, NULL, "folder to change to, or ''", (void *)2},
     {"pythonpath", config_get, NULL, "folders searched first", (void *)3},
     {"env_file", config_get, NULL, "files of NAME=VALUE lines", (void *)4},
-    {"dialect", config_get, NULL, "'weir' or 'waitress'", (void *)5},
+    {"dialect", config_get, NULL, "'weir', 'waitress' or 'gunicorn'", (void *)5},
     {"expose_tracebacks", config_get, NULL, "send tracebacks to clients", (void *)6},
     {"daemon", config_get, NULL, "go to the background", (void *)7},
     {NULL, NULL, NULL, NULL, NULL},
@@ -88,7 +91,9 @@ PyTypeObject *python_config_type;
 /* A new Config with the defaults of the dialect; NULL with an exception. */
 static struct config_object *config_new(const char *dialect)
 {
-    enum conf_dialect d = strcmp(dialect, "waitress") == 0 ? CONF_WAITRESS : CONF_WEIR;
+    enum conf_dialect d = CONF_GUNICORN;
+    while (d > CONF_WEIR && strcmp(dialect, dialects[d]) != 0)
+        d--;
     struct config_object *o = (struct config_object *)python_config_type->tp_alloc(python_config_type, 0);
     struct err e = {{0}};
     if (!o)
@@ -155,7 +160,7 @@ static char **texts_of(PyObject *list, PyObject *env)
 }
 
 /* What --env-file adds, as a dict. */
-static PyObject *env_added(const struct conf *c)
+PyObject *python_env_added(const struct conf *c)
 {
     PyObject *out = PyDict_New(); /* new */
     struct conf_env_list list = conf_env_added(c);
@@ -202,7 +207,7 @@ PyObject *python_parse(PyObject *self, PyObject *args)
         conf_complain(&o->conf, argv[0], &e, err_stream);
     } else {
         conf_notes(&o->conf, err_stream);
-        if (action == CONF_PRINT)
+        if (action == CONF_PRINT && o->conf.dialect != CONF_GUNICORN)
             conf_print(&o->conf, out_stream);
     }
     fclose(err_stream);
@@ -210,7 +215,7 @@ PyObject *python_parse(PyObject *self, PyObject *args)
     result = Py_BuildValue("{s:s,s:i,s:N,s:N,s:N,s:O}", "action", ACTIONS[action], "status", status,
                            "message", PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n),
                            "output", PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
-                           "environ", env_added(&o->conf), "config",
+                           "environ", python_env_added(&o->conf), "config",
                            action == CONF_EXIT ? Py_None : (PyObject *)o);
     free(said);
     free(printed);

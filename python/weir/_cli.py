@@ -1,10 +1,10 @@
-"""The command line: weir, python -m weir, and weir waitress-serve."""
+"""The command line: weir, python -m weir, weir waitress-serve, and weir gunicorn (more in _gunicorn)."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import weir
 from weir import _load
@@ -12,6 +12,8 @@ from weir._process import Process
 
 if TYPE_CHECKING:
     from weir._core import Config
+
+    Loader = Callable[[Config], Any]
 
 # Exit code of a start that failed for another reason than wrong usage: as all peers have it.
 FAILED = 1
@@ -31,6 +33,10 @@ def main(argv: list[str]) -> int:
         return fail(str(error))
     if argv[1:2] == ["healthcheck"]:
         return healthcheck(core, argv[2:])
+    if argv[1:2] == ["gunicorn"]:
+        from weir import _gunicorn
+
+        return _gunicorn.main(core, process, argv[2:])
     dialect, argv = split(argv)
     parsed = core.parse(argv, dialect, dict(os.environ))
     sys.stderr.write(parsed["message"])
@@ -70,20 +76,24 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
 
 def load(config: Config) -> Any:
     """The application, imported from its folder."""
-    if config.chdir:
-        change_folder(config.chdir)
-    _load.prepare_path(config.pythonpath)
+    enter_folder(config)
     option = "--call" if config.dialect == "waitress" else "--factory"
     return _load.load(config.app, config.factory, option)
 
 
-def check(core: Any, config: Config) -> int:
+def enter_folder(config: Config) -> None:
+    if config.chdir:
+        change_folder(config.chdir)
+    _load.prepare_path(config.pythonpath)
+
+
+def check(core: Any, config: Config, load: Loader = load) -> int:
     core.Server(load(config), config).close()
     print("weir: the configuration is fine and %s can be imported" % config.app)
     return 0
 
 
-def start(core: Any, process: Process, config: Config) -> int:
+def start(core: Any, process: Process, config: Config, load: Loader = load) -> int:
     """Load the application and serve it."""
     server = core.Server(load(config), config)
     server.listen()

@@ -4,7 +4,7 @@ from typing import Literal, TypedDict, final
 
 from _typeshed.wsgi import WSGIApplication
 
-Dialect = Literal["weir", "waitress"]
+Dialect = Literal["weir", "waitress", "gunicorn"]
 
 @final
 class Config:
@@ -41,6 +41,15 @@ def healthcheck(argv: list[str], environ: list[str]) -> tuple[int, str, str]:
 def config(dialect: Dialect, pairs: list[tuple[str, str]], sockets_fds: list[int]) -> Config:
     """A configuration from keywords. ValueError names the keyword and the cure."""
 
+def gunicorn_settings(
+    config: Config,
+) -> list[tuple[str, str, str, str, list[str], str | None]]:
+    """(name, kind, default, arity, texts, source) of each; source is None where nothing was given."""
+def gunicorn_finish(config: Config, values: list[tuple[str, list[str], str]]) -> dict:
+    """Take (name, texts, source) of the configuration file and complete the configuration: message,
+    output, environ, binds, workers, threads. ValueError says what is wrong."""
+def log(level: int, text: str) -> None:
+    """An entry of the error log; level is 0 (debug) to 4 (critical)."""
 def process_begin(config: Config, supervises: bool, handed: dict[str, str | None]) -> None:
     """Mask, pid file and title of the main process. OSError says what is wrong."""
 def process_ready() -> None: ...

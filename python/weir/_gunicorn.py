@@ -1,0 +1,166 @@
+"""`weir gunicorn`: the command line, then the configuration file, then the server.
+
+The core reads the command line and GUNICORN_CMD_ARGS, Python executes the configuration file, and the
+core joins both: core.gunicorn_finish.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from weir import _cli, _gunicorn_app, _load
+from weir._gunicorn_cfg import Config, ConfigError, execute, hook, texts_of
+
+if TYPE_CHECKING:
+    from weir import _core
+    from weir._process import Process
+
+PROGRAM = "weir gunicorn"
+DEFAULT_FILE = "gunicorn.conf.py"
+# Exit codes of Gunicorn.
+BAD_CONFIG = 1
+NO_APPLICATION = 4
+
+
+class Loaded:
+    """A configuration that is complete."""
+
+    def __init__(self, config: _core.Config, cfg: Config, action: str, message: str, output: str) -> None:
+        self.config = config  # Weir's
+        self.cfg = cfg  # Gunicorn's, for hooks
+        self.action = action  # run, check or print
+        self.message = message  # what has no effect, for standard error
+        self.output = output  # Weir's settings, one a line
+
+    def load_app(self, config: _core.Config) -> Any:
+        _cli.enter_folder(config)
+        if self.cfg.paste:
+            return _gunicorn_app.load_paste(self.cfg.paste, self.cfg.paste_global_conf)
+        return _gunicorn_app.load(config.app)
+
+
+class Loader:
+    """Reads the configuration, and reads it again on a reload."""
+
+    def __init__(self, core: Any, arguments: list[str]) -> None:
+        self.core = core
+        self.argv = [PROGRAM, *arguments]
+        self.folder = os.getcwd()
+        self.environ = dict(os.environ)  # as it was before the configuration added to it
+        self.added: dict[str, str] = {}
+        self.status = 0  # exit code when `load` returns None
+
+    def load(self) -> Loaded | None:
+        """None: there is nothing to run, and `status` is the exit code. Raises ConfigError."""
+        parsed = self.core.parse(self.argv, "gunicorn", self.environ)
+        sys.stderr.write(parsed["message"])
+        sys.stdout.write(parsed["output"])
+        self.status = parsed["status"]
+        config = parsed["config"]
+        if config is None:
+            return None
+        # The file may look at what files of variables add.
+        self.set_environ(parsed["environ"])
+        rows = self.core.gunicorn_settings(config)
+        values, objects = self.read_file(rows)
+        try:
+            done = self.core.gunicorn_finish(config, values)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self.set_environ(done["environ"])
+        cfg = Config(self.core.gunicorn_settings(config), objects, done, self.environ)
+        action = parsed["action"]
+        if action == "run" and (cfg.check_config or cfg.print_config):
+            action = "print" if cfg.print_config else "check"
+        return Loaded(config, cfg, action, done["message"], done["output"])
+
+    def set_environ(self, added: dict[str, str]) -> None:
+        """Put `added` into the environment in place of what an earlier configuration added."""
+        for name in self.added:
+            if name in self.environ:
+                os.environ[name] = self.environ[name]
+            else:
+                os.environ.pop(name, None)
+        os.environ.update(added)
+        self.added = added
+
+    def read_file(self, rows: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The settings of the configuration file for the core, and those of them that are objects."""
+        by_name = {row[0]: row for row in rows}
+        texts, source = by_name["config"][4:6]
+        location = texts[-1] if texts and source else ""
+        if not location:
+            location = os.path.join(self.folder, DEFAULT_FILE)
+            if not os.path.exists(location):
+                return [], {}
+        elif not location.startswith("python:"):
+            location = os.path.join(self.folder, location.removeprefix("file:"))
+        if self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        variables, place = execute(location)
+        place = os.path.relpath(place, self.folder) if os.path.isabs(place) else place
+        values = []
+        objects = {}
+        for name, kind, _, wanted, _, _ in rows:
+            if name not in variables or name == "config":
+                continue
+            value = variables[name]
+            origin = "%s: %s" % (place, name)
+            try:
+                if kind == "code":
+                    if value is None:
+                        continue
+                    if name == "logconfig_dict" and not isinstance(value, dict):
+                        raise TypeError("a %s is no dict" % type(value).__name__)
+                    objects[name] = value if name == "logconfig_dict" else hook(name, wanted, value)
+                    value = ["set"] if value else []
+                else:
+                    if name in ("worker_class", "logger_class") and isinstance(value, type):
+                        objects[name] = value
+                    value = texts_of(name, kind, value)
+            except Exception as error:
+                raise ConfigError("%s: %s" % (origin, error)) from None
+            values.append((name, value, origin))
+        return values, objects
+
+
+def main(core: Any, process: Process, arguments: list[str]) -> int:
+    """Run a command line without the words `weir gunicorn`. Returns the exit code."""
+    loader = Loader(core, arguments)
+    status = run(core, process, loader)
+    process.end(core, status)
+    return status
+
+
+def run(core: Any, process: Process, loader: Loader) -> int:
+    try:
+        loaded = loader.load()
+        if loaded is None:
+            return loader.status
+        sys.stderr.write(loaded.message)
+        sys.stderr.flush()
+        if loaded.action == "print":
+            print_settings(loaded)
+        try:
+            if loaded.action != "run":
+                return _cli.check(core, loaded.config, loaded.load_app)
+            process.begin(core, loaded.config, False)
+            return _cli.start(core, process, loaded.config, loaded.load_app)
+        except _load.LoadError as error:
+            _cli.fail(str(error), error.details)
+            return NO_APPLICATION if loaded.action == "run" else BAD_CONFIG
+    except ConfigError as error:
+        return _cli.fail(str(error), error.details)
+    except (OSError, ValueError) as error:
+        return _cli.fail(error.args[-1] if error.args else repr(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def print_settings(loaded: Loaded) -> None:
+    """Gunicorn's settings as Gunicorn prints them, then Weir's with their sources."""
+    print(loaded.cfg)
+    print()
+    print(loaded.output, end="", flush=True)
