@@ -99,6 +99,14 @@ def settings() -> set[str]:
     return found
 
 
+def gunicorn_options() -> set[str]:
+    """With their dashes."""
+    rows = (ROOT / "src/conf/gunicorn.def").read_text()
+    flags = re.findall(r'^GUNICORN\(\w+, "([^"]*)"', rows, re.M)
+    # Pages are searched for words without underscores.
+    return {f.partition("_")[0] for found in flags for f in found.split(",") if f.startswith("--")}
+
+
 def waitress_options() -> set[str]:
     rows = (ROOT / "src/conf/waitress.def").read_text()
     found = set(re.findall(r'^WAITRESS\("([^"]+)"', rows, re.M))
@@ -109,7 +117,7 @@ def waitress_options() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_option_that_a_page_mentions_exists(page):
     known = {f"--{n}" for n in settings() | waitress_options()}
-    known |= {f"--no-{n[2:]}" for n in known} | OTHERS
+    known |= {f"--no-{n[2:]}" for n in known} | gunicorn_options() | OTHERS
     # Only where Weir's options can stand: not in command lines of other programs.
     lines = [line for line in page.read_text().splitlines()
              if not re.search(r"systemd-socket-activate|gunicorn |callgrind|chromium|valgrind", line)]
