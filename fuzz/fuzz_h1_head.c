@@ -5,7 +5,7 @@
  * keeps the promises of req.h; and a head that is accepted, written anew from struct req, is
  * accepted again and means the same.
  *
- * The first byte of the input chooses limits, the second where the head is cut.
+ * The first byte of the input chooses limits and rules, the second where the head is cut.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -59,6 +59,7 @@ static void must_be_same(const struct result *a, const struct result *b)
     must(a->req.framing == b->req.framing && a->req.content_length == b->req.content_length);
     must(a->req.keep_alive == b->req.keep_alive && a->req.minor == b->req.minor);
     must(a->req.expect_continue == b->req.expect_continue);
+    must(a->req.underscores == b->req.underscores && a->req.folded == b->req.folded);
     for (unsigned i = 0; i < a->req.n_fields; i++)
         must(a->fields[i].id == b->fields[i].id && a->fields[i].name.n == b->fields[i].name.n &&
              a->fields[i].value.n == b->fields[i].value.n);
@@ -69,12 +70,32 @@ static bool inside(struct slice s, const char *p, size_t n)
     return s.n == 0 || (s.p >= p && s.p + s.n <= p + n);
 }
 
+/* The fold of a value means white space, and nothing else is in it that may not stand in a value.
+ */
+static void must_unfold(const struct field *f, unsigned rules)
+{
+    must(rules & H1_OBS_FOLD);
+    must(f->id != HDR_HOST && f->id != HDR_CONTENT_LENGTH && f->id != HDR_TRANSFER_ENCODING &&
+         f->id != HDR_CONNECTION && f->id != HDR_EXPECT);
+    char *copy = malloc(f->value.n);
+    must(copy && f->value.n);
+    memcpy(copy, f->value.p, f->value.n);
+    size_t n = h1_unfold(copy, f->value.n);
+    must(n > 0 && n < f->value.n && h1_is_value(slice_of(copy, n)));
+    must(slice_trim(slice_of(copy, n)).n == n);
+    free(copy);
+}
+
 /* What req.h promises of an accepted head at p[0..used). */
-static void must_keep_promises(const struct result *r, const char *p, bool lax)
+static void must_keep_promises(const struct result *r, const char *p, bool lax, unsigned rules)
 {
     const struct req *req = &r->req;
     unsigned hosts = 0, lengths = 0, codings = 0;
+    bool any_folded = false, any_dropped = false;
     must(h1_is_token(req->method) && inside(req->method, p, r->used));
+    must(!(rules & H1_PLAIN_METHODS) || (req->method.n >= 3 && req->method.n <= 20));
+    must(req->head == (rules & H1_FOLD_METHOD ? slice_ieq(req->method, SLICE("HEAD"))
+                                              : slice_eq(req->method, SLICE("HEAD"))));
     must(req->target.n > 0 && inside(req->target, p, r->used));
     for (size_t i = 0; i < req->target.n; i++)
         must(req->target.p[i] > ' ' && req->target.p[i] < 0x7f);
@@ -87,7 +108,14 @@ static void must_keep_promises(const struct result *r, const char *p, bool lax)
     for (unsigned i = 0; i < req->n_fields; i++) {
         const struct field *f = &r->fields[i];
         must(h1_is_token(f->name) && inside(f->name, p, r->used));
-        must(h1_is_value(f->value) && inside(f->value, p, r->used));
+        must(inside(f->value, p, r->used));
+        bool folded = f->value.n && memchr(f->value.p, '\r', f->value.n);
+        any_folded |= folded;
+        any_dropped |= f->dropped;
+        if (folded)
+            must_unfold(f, rules);
+        else
+            must(h1_is_value(f->value));
         must(slice_trim(f->value).n == f->value.n);
         must(f->dropped == (memchr(f->name.p, '_', f->name.n) != NULL));
         hosts += slice_ieq(f->name, SLICE("host"));
@@ -96,6 +124,7 @@ static void must_keep_promises(const struct result *r, const char *p, bool lax)
         if (slice_ieq(f->name, SLICE("connection")) && h1_list_has(f->value, SLICE("close")))
             must(!req->keep_alive);
     }
+    must(any_folded == req->folded && any_dropped == req->underscores);
     must(hosts <= 1 && lengths <= 1 && !(lengths && codings));
     must(hosts == 1 || req->minor == 0 || lax);
     must((req->framing == REQ_BODY_CHUNKED) == (codings > 0));
@@ -132,6 +161,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .fields = choice & 4 ? 3 : FIELDS_MAX,
         .field_bytes = choice & 8 ? 30 : 0,
         .lax_host = (choice & 16) != 0,
+        .rules = (choice & 32 ? H1_PLAIN_METHODS | H1_VERSION_400 | H1_OUTER_CODINGS : 0) |
+                 (choice & 64 ? H1_OBS_FOLD | H1_ANY_VERSION : 0) |
+                 (choice & 128 ? H1_FOLD_METHOD : 0),
     };
 
     /* The whole one is parsed in place: its slices are looked at. */
@@ -139,7 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     whole = (struct result){0};
     whole.v = h1_head(p, n, &seen, &limits, whole.fields, &whole.req, &whole.used, &whole.error);
     if (whole.v == H1_DONE)
-        must_keep_promises(&whole, p, limits.lax_host);
+        must_keep_promises(&whole, p, limits.lax_host, limits.rules);
     if (whole.v == H1_BAD)
         must(whole.error.status >= 400 && whole.error.status <= 505 && whole.error.reason);
 
@@ -149,7 +181,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must_be_same(&whole, &pieces);
 
     if (whole.v == H1_DONE) {
-        static const struct h1_limits wide = {.fields = FIELDS_MAX, .lax_host = true};
+        const struct h1_limits wide = {
+            .fields = FIELDS_MAX, .lax_host = true, .rules = limits.rules};
         struct buf anew = {0};
         write_anew(&anew, &whole);
         read_in_pieces(anew.p, anew.n, anew.n, 1, &wide, &pieces);

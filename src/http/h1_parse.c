@@ -11,6 +11,8 @@
  *
  * Order of the refusals: bytes, limits and lines in the order sent; then, of a head that is
  * whole, the number of fields, Host, framing, Expect.
+ *
+ * A folded field is not plainly good either: its second line looks like one without a name.
  */
 #include "http/h1_parse.h"
 
@@ -310,7 +312,12 @@ WEIR_COLD static bool refuse_target(struct h1_error *error, const char *reason)
 
 /* ---- request line: RFC 9112 §3 ---- */
 
-static bool absolute_form(struct slice t, struct req *req, struct h1_error *error)
+static bool method_is(const struct req *req, struct slice name, unsigned rules)
+{
+    return rules & H1_FOLD_METHOD ? slice_ieq(req->method, name) : slice_eq(req->method, name);
+}
+
+static bool absolute_form(struct slice t, unsigned rules, struct req *req, struct h1_error *error)
 {
     struct slice scheme;
     if (t.n >= 7 && memcmp(t.p + 4, "://", 3) == 0 && token_is(t.p, "http", 4))
@@ -345,15 +352,15 @@ static bool absolute_form(struct slice t, struct req *req, struct h1_error *erro
     /* RFC 9112 §3.2.4: OPTIONS for a URI without path and query is the asterisk form. */
     if (req->path.n == 0)
         req->path =
-            slice_eq(req->method, SLICE("OPTIONS")) && !req->query.p ? SLICE("*") : SLICE("/");
+            method_is(req, SLICE("OPTIONS"), rules) && !req->query.p ? SLICE("*") : SLICE("/");
     return true;
 }
 
 /* The forms other than a plain path, RFC 9112 §3.2.2 to §3.2.4. */
-WEIR_COLD static bool other_form(struct req *req, struct h1_error *error)
+WEIR_COLD static bool other_form(struct req *req, unsigned rules, struct h1_error *error)
 {
     struct slice t = req->target;
-    if (slice_eq(req->method, SLICE("CONNECT"))) {
+    if (method_is(req, SLICE("CONNECT"), rules)) {
         size_t n = host_end(t);
         uint64_t port = 0;
         req->form = REQ_AUTHORITY;
@@ -369,15 +376,15 @@ WEIR_COLD static bool other_form(struct req *req, struct h1_error *error)
     if (slice_eq(t, SLICE("*"))) {
         req->form = REQ_ASTERISK;
         req->path = t;
-        if (!slice_eq(req->method, SLICE("OPTIONS")))
+        if (!method_is(req, SLICE("OPTIONS"), rules))
             return refuse_target(error, "The target * is for OPTIONS alone.");
         return true;
     }
-    return absolute_form(t, req, error);
+    return absolute_form(t, rules, req, error);
 }
 
 /* Any version but HTTP/1.1. */
-WEIR_COLD static bool version(const char *p, const char *end, struct req *req,
+WEIR_COLD static bool version(const char *p, const char *end, unsigned rules, struct req *req,
                               struct h1_error *error)
 {
     if (end - p < 10 || memcmp(p, "HTTP/", 5) != 0 || !is_digit(p[5]) || p[6] != '.' ||
@@ -385,12 +392,27 @@ WEIR_COLD static bool version(const char *p, const char *end, struct req *req,
         refuse(error, 400, "The request line does not end with an HTTP version.");
         return false;
     }
-    if (p[5] != '1') {
-        refuse(error, 505, "This server speaks HTTP/1.1 and HTTP/1.0.");
+    if (p[5] != '1' && !(rules & H1_ANY_VERSION)) {
+        refuse(error, rules & H1_VERSION_400 ? 400 : 505,
+               "This server speaks HTTP/1.1 and HTTP/1.0.");
         return false;
     }
-    req->minor = p[7] != '0'; /* RFC 9110 §2.5: higher ones are read as the highest known */
+    /* RFC 9110 §2.5: higher ones are read as the highest known */
+    req->minor = p[5] == '1' ? p[7] != '0' : p[5] != '0';
     return true;
+}
+
+/* The rules about methods beyond "a token", which RFC 9110 §9.1 says they are. */
+WEIR_COLD static bool method_ok(const struct req *req, unsigned rules, struct h1_error *error)
+{
+    if (!(rules & H1_PLAIN_METHODS))
+        return true;
+    bool odd = req->method.n < 3 || req->method.n > 20;
+    for (size_t i = 0; i < req->method.n; i++)
+        odd |= req->method.p[i] == '#' || (req->method.p[i] >= 'a' && req->method.p[i] <= 'z');
+    if (odd)
+        refuse(error, 400, "The method is none of 3 to 20 capital letters, digits and signs.");
+    return !odd;
 }
 
 /*
@@ -400,7 +422,8 @@ WEIR_COLD static bool version(const char *p, const char *end, struct req *req,
  * whole lines; then *error is right.
  */
 static inline __attribute__((always_inline)) const char *
-request_line(const char *p, const char *end, struct req *req, struct h1_error *error)
+request_line(const char *p, const char *end, unsigned rules, struct req *req,
+             struct h1_error *error)
 {
     const char *start = p;
     if (end - p >= 4 && memcmp(p, "GET ", 4) == 0)
@@ -433,29 +456,38 @@ request_line(const char *p, const char *end, struct req *req, struct h1_error *e
     p++;
     if (WEIR_LIKELY(end - p >= 10 && memcmp(p, "HTTP/1.1\r\n", 10) == 0))
         req->minor = 1;
-    else if (!version(p, end, req, error))
+    else if (!version(p, end, rules, req, error))
         return NULL;
 
     bool origin = *target == '/' && !slice_eq(req->method, SLICE("CONNECT"));
-    if (WEIR_UNLIKELY(!origin) && !other_form(req, error))
+    if (WEIR_UNLIKELY(rules & (H1_PLAIN_METHODS | H1_FOLD_METHOD))) {
+        origin = origin && !method_is(req, SLICE("CONNECT"), rules);
+        if (!method_ok(req, rules, error))
+            return NULL;
+    }
+    if (WEIR_UNLIKELY(!origin) && !other_form(req, rules, error))
         return NULL;
     return p + 10;
 }
 
 /* ---- field lines: RFC 9112 §5 ---- */
 
-/* Read the field line at `p` into *f; arguments and result as of request_line. */
+/* Read the field line at `p` into *f; arguments and result as of request_line. *underscores becomes
+ * true where the name holds one. */
 static inline __attribute__((always_inline)) const char *
-field_line(const char *p, const char *end, struct field *f, struct h1_error *error)
+field_line(const char *p, const char *end, struct field *f, bool *underscores,
+           struct h1_error *error)
 {
     const char *start = p;
     while (cls_of(*p) & CLS_NAME)
         p++;
     /* CGI names know no dash, so X_Forwarded_For would pass for X-Forwarded-For. */
     f->dropped = *p == '_';
-    if (WEIR_UNLIKELY(f->dropped))
+    if (WEIR_UNLIKELY(f->dropped)) {
+        *underscores = true;
         while (cls_of(*p) & CLS_TOKEN)
             p++;
+    }
     if (p == start || *p != ':')
         return refuse_line(error, 400, "A field line does not start with a name and a colon.");
     size_t name_bytes = (size_t)(p - start);
@@ -476,6 +508,56 @@ field_line(const char *p, const char *end, struct field *f, struct h1_error *err
     return p + 2;
 }
 
+/* Does the framing or the routing of the message depend on it? */
+WEIR_COLD static bool decides(enum hdr id)
+{
+    return id == HDR_HOST || id == HDR_CONTENT_LENGTH || id == HDR_TRANSFER_ENCODING ||
+           id == HDR_CONNECTION || id == HDR_EXPECT || id == HDR_UPGRADE || id == HDR_TE ||
+           id == HDR_TRAILER;
+}
+
+/* Read the line at `p`, which starts with white space, as more of the value of *f; the start of the
+ * next line, or NULL (RFC 9112 §5.2). */
+WEIR_COLD static const char *folded_line(const char *p, const char *end, struct field *f,
+                                         bool *folded)
+{
+    while (is_ows(*p))
+        p++;
+    const char *value = p;
+    p = value_end(p, end);
+    if (p[0] != '\r' || p[1] != '\n')
+        return NULL;
+    const char *stop = p;
+    while (stop > value && is_ows(stop[-1]))
+        stop--;
+    if (stop == value) /* white space alone */
+        return p + 2;
+    if (f->value.n == 0) {
+        f->value = slice_of(value, (size_t)(stop - value));
+    } else {
+        f->value.n = (size_t)(stop - f->value.p);
+        *folded = true;
+    }
+    return p + 2;
+}
+
+size_t h1_unfold(char *p, size_t n)
+{
+    size_t out = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != '\r') {
+            p[out++] = p[i];
+            continue;
+        }
+        while (out && is_ows(p[out - 1]))
+            out--;
+        while (i + 1 < n && (is_ows(p[i + 1]) || p[i + 1] == '\r' || p[i + 1] == '\n'))
+            i++;
+        p[out++] = ' ';
+    }
+    return out;
+}
+
 /* ---- the fields that decide about the message ---- */
 
 /* What is collected while the fields are read; the rare ones are only counted, and looked for
@@ -483,8 +565,10 @@ field_line(const char *p, const char *end, struct field *f, struct h1_error *err
 struct facts {
     const struct field *host, *length;
     unsigned hosts, lengths, types, codings, connections, expects;
-    bool too_many; /* more fields than allowed */
+    unsigned over; /* what is wrong with all of them, as bits */
 };
+
+enum { OVER_COUNT = 1, OVER_BYTES = 2, OVER_FOLD = 4 };
 
 static inline void note(struct facts *facts, const struct field *f)
 {
@@ -582,10 +666,17 @@ static size_t coding_end(struct slice s, size_t i, struct slice *name, bool *has
     }
 }
 
-/* Transfer-Encoding over all its lines. Only "chunked" can be decoded here. */
-static enum h1_verdict check_codings(const struct req *req, struct h1_error *error)
+/* Codings inside chunked that an application may be left to decode. */
+static bool outer_coding(struct slice name)
 {
-    bool chunked = false, other = false;
+    return slice_ieq(name, SLICE("gzip")) || slice_ieq(name, SLICE("deflate")) ||
+           slice_ieq(name, SLICE("compress")) || slice_ieq(name, SLICE("identity"));
+}
+
+/* Transfer-Encoding over all its lines. Only "chunked" can be decoded here. */
+static enum h1_verdict check_codings(struct req *req, unsigned rules, struct h1_error *error)
+{
+    bool chunked = false, other = false, unknown = false;
     for (unsigned k = 0; k < req->n_fields; k++) {
         if (req->fields[k].id != HDR_TRANSFER_ENCODING)
             continue;
@@ -600,9 +691,10 @@ static enum h1_verdict check_codings(const struct req *req, struct h1_error *err
                     return refuse(error, 400, "Transfer-Encoding is malformed.");
                 if (chunked)
                     return refuse(error, 400, "Transfer-Encoding continues after chunked.");
-                if (!slice_ieq(name, SLICE("chunked")))
+                if (!slice_ieq(name, SLICE("chunked"))) {
                     other = true;
-                else if (has_parameters)
+                    unknown |= has_parameters || !outer_coding(name);
+                } else if (has_parameters)
                     return refuse(error, 400, "The coding chunked has no parameters.");
                 else
                     chunked = true;
@@ -614,8 +706,9 @@ static enum h1_verdict check_codings(const struct req *req, struct h1_error *err
     }
     if (!chunked)
         return refuse(error, 400, "Transfer-Encoding does not end with chunked.");
-    if (other)
+    if (other && (unknown || !(rules & H1_OUTER_CODINGS)))
         return refuse(error, 501, "The only transfer coding known here is chunked.");
+    req->keep_alive &= !other; /* what others make of such a message is uncertain */
     return H1_DONE;
 }
 
@@ -671,7 +764,7 @@ static enum h1_verdict check_host(struct req *req, const struct facts *facts, bo
 }
 
 /* RFC 9112 §6.3: how long is the body? */
-static enum h1_verdict check_framing(struct req *req, const struct facts *facts,
+static enum h1_verdict check_framing(struct req *req, const struct facts *facts, unsigned rules,
                                      struct h1_error *error)
 {
     if (facts->codings) {
@@ -680,7 +773,7 @@ static enum h1_verdict check_framing(struct req *req, const struct facts *facts,
         if (req->minor == 0)
             return refuse(error, 400, "HTTP/1.0 has no Transfer-Encoding.");
         req->framing = REQ_BODY_CHUNKED;
-        return check_codings(req, error);
+        return check_codings(req, rules, error);
     }
     if (facts->lengths) {
         if (facts->lengths > 1)
@@ -700,19 +793,22 @@ static enum h1_verdict check_framing(struct req *req, const struct facts *facts,
 static inline enum h1_verdict check_message(struct req *req, const struct facts *facts,
                                             const struct h1_limits *limits, struct h1_error *error)
 {
-    if (facts->too_many)
-        return refuse(error, 431, "The request has too many fields.");
+    if (WEIR_UNLIKELY(facts->over))
+        return facts->over & OVER_COUNT ? refuse(error, 431, "The request has too many fields.")
+               : facts->over & OVER_BYTES
+                   ? refuse(error, 431, "A field line is too long.")
+                   : refuse(error, 400, "A field that decides about the message is folded.");
     enum h1_verdict v = check_host(req, facts, limits->lax_host, error);
     if (v != H1_DONE)
         return v;
+    req->keep_alive = facts->connections ? check_connection(req) : req->minor == 1;
     if (facts->lengths | facts->codings) {
-        v = check_framing(req, facts, error);
+        v = check_framing(req, facts, limits->rules, error);
         if (v != H1_DONE)
             return v;
     }
     if (facts->types > 1)
         return refuse(error, 400, "Content-Type is given more than once.");
-    req->keep_alive = facts->connections ? check_connection(req) : req->minor == 1;
     return facts->expects ? check_expect(req, error) : H1_DONE;
 }
 
@@ -735,6 +831,7 @@ static inline enum h1_verdict parse(const char *p, const char *end, const struct
     struct facts facts = {0};
     struct field spare; /* takes the fields beyond the limit, whose syntax still matters */
     unsigned n = 0;
+    bool underscores = false;
     const char *line = p;
 
     *req = (struct req){.scheme = {"http", 4}, .fields = fields};
@@ -744,18 +841,27 @@ static inline enum h1_verdict parse(const char *p, const char *end, const struct
             return H1_MORE;
         end = lf + 1;
     }
-    p = request_line(p, end, req, error);
+    p = request_line(p, end, limits->rules, req, error);
     if (!p || (size_t)(p - line) - 2 > line_max(limits->line_bytes))
         return H1_MORE;
     const size_t most = line_max(limits->field_bytes);
     while (p < end && *p != '\r') {
         struct field *f = n < limits->fields ? &fields[n] : &spare;
         line = p;
-        p = field_line(p, end, f, error);
-        if (!p || (size_t)(p - line) - 2 > most)
-            return H1_MORE;
+        p = field_line(p, end, f, &underscores, error);
+        if (WEIR_UNLIKELY(!p || (size_t)(p - line) - 2 > most)) {
+            struct field *last = facts.over & OVER_COUNT ? &spare : n ? &fields[n - 1] : NULL;
+            if (p || !last || !(limits->rules & H1_OBS_FOLD) || !is_ows(*line))
+                return H1_MORE;
+            p = folded_line(line, end, last, &req->folded);
+            if (!p || (size_t)(p - line) - 2 > most)
+                return H1_MORE;
+            facts.over |= (size_t)(p - last->name.p) - 2 > most ? OVER_BYTES : 0;
+            facts.over |= decides(last->id) ? OVER_FOLD : 0;
+            continue;
+        }
         if (WEIR_UNLIKELY(f == &spare)) {
-            facts.too_many = true;
+            facts.over |= OVER_COUNT;
             continue;
         }
         note(&facts, f);
@@ -765,7 +871,10 @@ static inline enum h1_verdict parse(const char *p, const char *end, const struct
         return H1_MORE;
     *used = p + 2;
     req->n_fields = n;
+    req->underscores = underscores;
     req->head = req->method.n == 4 && memcmp(req->method.p, "HEAD", 4) == 0;
+    if (WEIR_UNLIKELY(limits->rules & H1_FOLD_METHOD))
+        req->head = slice_ieq(req->method, SLICE("HEAD"));
     return check_message(req, &facts, limits, error);
 }
 
@@ -804,6 +913,13 @@ WEIR_COLD static enum h1_verdict refuse_byte(struct h1_error *error, const char 
                             : "A field line contains a control character.");
 }
 
+/* May the line at `line`, which starts with white space, continue a field? Not the request line. */
+WEIR_COLD static bool may_fold(const char *start, const char *line, const struct h1_limits *limits)
+{
+    return (limits->rules & H1_OBS_FOLD) && line - start > 2 &&
+           memrchr(start, '\n', (size_t)(line - start) - 1);
+}
+
 /*
  * Walk over [start, end) from start + *seen, a place between two bytes of some line. H1_DONE:
  * the syntax is good up to and with the empty line. H1_MORE: *seen is where to go on.
@@ -816,8 +932,12 @@ WEIR_COLD static enum h1_verdict scan(const char *start, const char *end, bool f
     const char *lf = *seen ? memrchr(start, '\n', *seen) : NULL;
     const char *line = lf ? lf + 1 : start;
 
+    int fold = -1; /* does `line` continue a field? -1: not looked at yet */
+
     for (; p < end; p++) {
         bool first_line = line == start;
+        if (fold < 0)
+            fold = is_ows(*line) && may_fold(start, line, limits);
         if (*p == '\r' && p + 1 == end)
             break; /* its LF may follow */
         if (*p == '\r' && p[1] == '\n') {
@@ -825,12 +945,15 @@ WEIR_COLD static enum h1_verdict scan(const char *start, const char *end, bool f
                 return H1_DONE;
             struct req req = {0};
             struct field field;
-            const char *next = first_line ? request_line(line, p + 2, &req, error)
-                                          : field_line(line, p + 2, &field, error);
+            bool underscores;
+            const char *next = fold         ? p + 2 /* its bytes were looked at */
+                               : first_line ? request_line(line, p + 2, limits->rules, &req, error)
+                                            : field_line(line, p + 2, &field, &underscores, error);
             if (!next)
                 return H1_BAD;
             must(next == p + 2);
             line = next;
+            fold = -1;
             p++;
             continue;
         }
@@ -838,7 +961,7 @@ WEIR_COLD static enum h1_verdict scan(const char *start, const char *end, bool f
         if ((size_t)(p - line) >= most)
             return first_line ? refuse(error, 414, "The request line is too long.")
                               : refuse(error, 431, "A field line is too long.");
-        if (!byte_ok(p, line, first_line))
+        if (!(fold ? cls_of(*p) & CLS_VALUE : byte_ok(p, line, first_line)))
             return refuse_byte(error, p, line, first_line);
     }
     if (full)

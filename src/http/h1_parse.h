@@ -23,6 +23,20 @@ struct h1_error {
     const char *reason; /* one sentence for the body and the log; a literal */
 };
 
+/*
+ * How odd heads are judged where the RFCs leave room, as bits; none: Weir's own way. What a MUST of
+ * RFC 9110 or 9112 forbids is refused with all of them.
+ */
+enum h1_rule {
+    H1_PLAIN_METHODS = 1,   /* refuse methods of less than 3 or more than 20 bytes, with small letters or '#' */
+    H1_FOLD_METHOD = 2,     /* a method means what its capitals mean; its bytes stay as they are */
+    H1_ANY_VERSION = 4,     /* read HTTP/0.* as 1.0 and HTTP/2.* and above as 1.1 */
+    H1_VERSION_400 = 8,     /* refuse these with 400 in place of 505 */
+    H1_OBS_FOLD = 16,       /* accept folded fields (RFC 9112 §5.2); the caller unfolds: h1_unfold */
+    H1_OUTER_CODINGS = 32,  /* accept gzip, deflate, compress and identity before chunked: the
+                               application decodes them */
+};
+
 struct h1_limits {
     size_t line_bytes;  /* request line without CRLF; more is 414; 0 = only head_bytes */
     size_t head_bytes;  /* request line, fields and the empty line, with all line ends; more is 431
@@ -31,6 +45,7 @@ struct h1_limits {
     size_t field_bytes; /* one field line without CRLF; more is 431; 0 = only head_bytes */
     bool lax_host;      /* serve HTTP/1.1 without Host, and odd Host values, as the peers do; still
                            refuse repeated Host */
+    unsigned rules;     /* enum h1_rule bits */
 };
 
 enum h1_verdict {
@@ -79,6 +94,10 @@ WEIR_MUST_USE enum h1_verdict h1_chunked(struct h1_chunked *c, const char *p, si
 uint64_t h1_chunk_left(const struct h1_chunked *c);
 
 /* ---- helpers used elsewhere too ---- */
+
+/* Replace each fold in the `n` bytes of a value by one space, in place; the new length. For all
+ * values of a request that is marked `folded`, in the caller's own copy. */
+size_t h1_unfold(char *p, size_t n);
 
 /* RFC 9110 §5.6.2 token, at least one byte. */
 bool h1_is_token(struct slice s);

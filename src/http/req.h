@@ -36,7 +36,7 @@ enum hdr {
     HDR_X_FORWARDED_BY,
     HDR_TRAILER,
     HDR_TE,
-    HDR_AUTHORIZATION, /* at most 31: serve keeps them as bits */
+    HDR_AUTHORIZATION, /* at most 30: serve keeps them as bits */
 };
 
 struct field {
@@ -72,6 +72,8 @@ struct req {
 
     struct field *fields; /* in the order sent */
     unsigned n_fields;
+    bool underscores; /* the name of a field holds '_' */
+    bool folded;      /* a value runs over several lines (then it holds CR); only with H1_OBS_FOLD */
 
     enum req_framing framing;
     uint64_t content_length; /* meaningful with REQ_BODY_LENGTH; 0 otherwise */

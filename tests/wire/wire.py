@@ -3,6 +3,7 @@
 
 As a module:  for case in wire.load_all(): case.name, case.data, case.verdict, ...
 As a program: wire.py --list            one line per case
+              wire.py --gunicorn        where Weir and Gunicorn judge differently
               wire.py --seeds DIR       seeds for the fuzzers: DIR/h1_head, DIR/chunked
 """
 import argparse
@@ -25,6 +26,8 @@ class Case:
     status: int = 0          # 0: not refused
     complete: bool = True    # False: the verdict is "more"
     in_body: bool = False    # the verdict is about the body; the head is good
+    gunicorn: str = ''       # the verdict under `weir gunicorn`, where it differs
+    unlike_gunicorn: str = ''  # "VERDICT; why": what Gunicorn does, where Weir does not follow
     limits: dict = dataclasses.field(default_factory=dict)
     expect: list = dataclasses.field(default_factory=list)  # (key, value bytes)
 
@@ -32,6 +35,22 @@ class Case:
     def verdict(self):
         word = str(self.status) if self.status else 'ok' if self.complete else 'more'
         return word + (' in body' if self.in_body else '')
+
+    def judge(self, verdict):
+        match = re.fullmatch(r'(ok|more|\d{3})( in body)?', verdict)
+        if not match:
+            raise ValueError(f'{self.file}:{self.line}: unknown verdict {verdict!r}')
+        self.status = int(match[1]) if match[1].isdigit() else 0
+        self.complete = match[1] != 'more'
+        self.in_body = bool(match[2])
+
+    def under_gunicorn(self):
+        """The case as `weir gunicorn` judges it."""
+        case = dataclasses.replace(self)
+        if self.gunicorn:
+            case.judge(self.gunicorn)
+            case.expect = []  # written for Weir's own verdict
+        return case
 
 
 def unescape(text):
@@ -77,12 +96,11 @@ def load(path):
                 key, _, value = item.partition('=')
                 case.limits[key] = int(value) if value else True
         elif word == '->':
-            match = re.fullmatch(r'(ok|more|\d{3})( in body)?', rest)
-            if not match:
-                raise ValueError(f'{path.name}:{number}: unknown verdict {rest!r}')
-            case.status = int(match[1]) if match[1].isdigit() else 0
-            case.complete = match[1] != 'more'
-            case.in_body = bool(match[2])
+            case.judge(rest)
+        elif word == 'gunicorn':
+            case.gunicorn = rest.partition(';')[0]
+        elif word == 'unlike-gunicorn':
+            case.unlike_gunicorn = rest
         else:
             case.expect.append((word, unescape(rest)))
     return cases
@@ -97,7 +115,7 @@ def write_seeds(folder):
     for case in load_all():
         if len(case.data) > 4096:
             continue
-        limits = 16 if case.limits.get('lax') else 0
+        limits = 16 * ('lax' in case.limits) | 32 * bool(case.gunicorn) | 64 * (case.file == 'rules.wire')
         seeds = [('h1_head', bytes([limits, 128]) + case.data)]
         head, gap, body = case.data.partition(b'\r\n\r\n')
         if gap and body and case.file == 'chunked.wire':
@@ -111,11 +129,16 @@ def write_seeds(folder):
 def main():
     parser = argparse.ArgumentParser(description='the wire cases')
     parser.add_argument('--list', action='store_true')
+    parser.add_argument('--gunicorn', action='store_true')
     parser.add_argument('--seeds', type=pathlib.Path)
     options = parser.parse_args()
     if options.list:
         for case in load_all():
             print(f'{case.file}:{case.line}: {case.verdict:12} {case.rfc:16} {case.name}')
+    if options.gunicorn:
+        for case in load_all():
+            if case.unlike_gunicorn:
+                print(f'{case.name}: {case.under_gunicorn().verdict}; Gunicorn {case.unlike_gunicorn}')
     if options.seeds:
         write_seeds(options.seeds)
 

@@ -80,11 +80,20 @@ static void describe(struct buf *out, const struct req *req)
         const struct field *f = &req->fields[i];
         add(out, "field ", 6);
         add(out, f->name.p, f->name.n);
-        add_line(out, ":", f->value);
+        if (req->folded) {
+            struct buf value = {0};
+            add(&value, f->value.p, f->value.n);
+            value.n = h1_unfold(value.p, value.n);
+            assert_true(h1_is_value(buf_slice(&value)));
+            add_line(out, ":", buf_slice(&value));
+            buf_fini(&value);
+        } else {
+            add_line(out, ":", f->value);
+        }
         if (f->dropped)
             add_line(out, "hidden", f->name);
     }
-    assert_int_equal(req->head, slice_eq(req->method, SLICE("HEAD")));
+    assert_int_equal(req->head, slice_ieq(req->method, SLICE("HEAD")));
     assert_true(req->framing == REQ_BODY_LENGTH ? req->content_length > 0 && req->has_content_length
                                                 : req->content_length == 0);
 }
@@ -246,13 +255,17 @@ static bool same_in_pieces(const char *name, struct slice bytes, const struct h1
 
 /* ---- wire files (format: tests/wire/README.md) ---- */
 
-struct wire_case {
-    char name[160];
-    int line;
-    bool has_rfc, has_verdict;
+struct verdict {
     enum what what;
     int status;
     bool in_body;
+};
+
+struct wire_case {
+    char name[160];
+    int line;
+    bool has_rfc, has_verdict, has_gunicorn;
+    struct verdict own, gunicorn; /* the latter under `weir gunicorn`, where it differs */
     struct h1_limits limits;
     struct buf bytes;
     struct buf expect[EXPECT_MAX]; /* "key value", unescaped */
@@ -260,6 +273,8 @@ struct wire_case {
 };
 
 static const struct h1_limits USUAL = {.head_bytes = 32768, .fields = 100};
+/* What `weir gunicorn` sets beside limits. */
+static const unsigned GUNICORN = H1_PLAIN_METHODS | H1_VERSION_400 | H1_OUTER_CODINGS;
 
 static int hex(char c)
 {
@@ -310,17 +325,22 @@ static void read_limits(struct h1_limits *limits, char *text)
             limits->fields = (unsigned)value;
         else if (strcmp(item, "lax") == 0)
             limits->lax_host = true;
+        else if (strcmp(item, "fold") == 0)
+            limits->rules |= H1_OBS_FOLD;
+        else if (strcmp(item, "fold-method") == 0)
+            limits->rules |= H1_FOLD_METHOD;
+        else if (strcmp(item, "any-version") == 0)
+            limits->rules |= H1_ANY_VERSION;
         else
             check(false, "unknown limit %s\n", item);
     }
 }
 
-static void read_verdict(struct wire_case *c, const char *text)
+static void read_verdict(struct verdict *v, const char *text)
 {
-    c->has_verdict = true;
-    c->in_body = strstr(text, " in body") != NULL;
-    c->status = atoi(text);
-    c->what = c->status ? BAD : strncmp(text, "ok", 2) == 0 ? OK : MORE;
+    v->in_body = strstr(text, " in body") != NULL;
+    v->status = atoi(text);
+    v->what = v->status ? BAD : strncmp(text, "ok", 2) == 0 ? OK : MORE;
 }
 
 /* Add one line of a file to the case that it belongs to. */
@@ -335,7 +355,14 @@ static void read_line(struct wire_case *c, char *line, size_t n)
     } else if (strncmp(line, "limits ", 7) == 0) {
         read_limits(&c->limits, value);
     } else if (strncmp(line, "-> ", 3) == 0) {
-        read_verdict(c, value);
+        c->has_verdict = true;
+        read_verdict(&c->own, value);
+    } else if (strncmp(line, "gunicorn ", 9) == 0) {
+        c->has_gunicorn = true;
+        value[strcspn(value, ";")] = '\0';
+        read_verdict(&c->gunicorn, value);
+    } else if (strncmp(line, "unlike-gunicorn ", 16) == 0) {
+        check(strchr(value, ';') != NULL, "%s: unlike-gunicorn without a reason\n", c->name);
     } else {
         assert_true(c->n_expect < EXPECT_MAX);
         struct buf *expect = &c->expect[c->n_expect++];
@@ -345,15 +372,14 @@ static void read_line(struct wire_case *c, char *line, size_t n)
     }
 }
 
-static bool run_case(const char *file, struct wire_case *c)
+static bool run_with(const char *name, const struct wire_case *c, const struct h1_limits *limits,
+                     const struct verdict *wanted)
 {
     struct slice bytes = buf_slice(&c->bytes);
     struct outcome o;
-    char name[512];
-    snprintf(name, sizeof name, "%s:%d: %s", file, c->line, c->name);
-    check(c->has_rfc && c->has_verdict, "%s: no rfc line or no verdict\n", name);
-    run_pieces(bytes, bytes.n, 1, &c->limits, &o);
-    bool good = o.what == c->what && o.in_body == c->in_body && o.error.status == c->status;
+    run_pieces(bytes, bytes.n, 1, limits, &o);
+    bool good =
+        o.what == wanted->what && o.in_body == wanted->in_body && o.error.status == wanted->status;
     if (!good) {
         print_error("%s\n", name);
         print_outcome("got", &o);
@@ -362,8 +388,9 @@ static bool run_case(const char *file, struct wire_case *c)
         add_line(&o.text, "content", buf_slice(&o.content));
     if (o.what == OK)
         add_line(&o.text, "rest", slice_of(bytes.p + o.used, bytes.n - o.used));
-    for (unsigned i = 0; i < c->n_expect; i++) {
-        struct buf *e = &c->expect[i];
+    /* What is expected of the request was written for the verdict of Weir itself. */
+    for (unsigned i = 0; i < c->n_expect && wanted->what == c->own.what; i++) {
+        const struct buf *e = &c->expect[i];
         if (good && (!o.text.n || !memmem(o.text.p, o.text.n, e->p, e->n))) {
             print_error("%s: expected%.*s", name, (int)e->n, e->p);
             print_outcome("got", &o);
@@ -371,10 +398,23 @@ static bool run_case(const char *file, struct wire_case *c)
         }
     }
     outcome_fini(&o);
-    run_pieces(bytes, bytes.n, 1, &c->limits, &o);
-    good = same_in_pieces(name, bytes, &c->limits, &o) && good;
+    run_pieces(bytes, bytes.n, 1, limits, &o);
+    good = same_in_pieces(name, bytes, limits, &o) && good;
     outcome_fini(&o);
     return good;
+}
+
+static bool run_case(const char *file, struct wire_case *c)
+{
+    char name[512];
+    snprintf(name, sizeof name, "%s:%d: %s", file, c->line, c->name);
+    check(c->has_rfc && c->has_verdict, "%s: no rfc line or no verdict\n", name);
+    bool good = run_with(name, c, &c->limits, &c->own);
+    struct h1_limits gunicorn = c->limits;
+    gunicorn.rules |= GUNICORN;
+    gunicorn.lax_host = true;
+    snprintf(name, sizeof name, "%s:%d: %s (under weir gunicorn)", file, c->line, c->name);
+    return run_with(name, c, &gunicorn, c->has_gunicorn ? &c->gunicorn : &c->own) && good;
 }
 
 static void case_start(struct wire_case *c, const char *name, int line)
