@@ -57,6 +57,8 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
         .server_name = c->server_name,
         .ident = c->ident,
         .waitress = c->dialect == CONF_WAITRESS,
+        .gunicorn = c->manners[0] == 'g',
+        .prefix_required = c->url_prefix_required,
         .multithread = c->threads.max > 1,
         .multiprocess = false,
         .expose_tracebacks = c->expose_tracebacks,

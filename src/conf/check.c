@@ -20,19 +20,22 @@ static bool header_known(struct slice s)
 static int check_headers(const char *list, const char *source, struct err *e)
 {
     unsigned n = 0;
-    bool forwarded = false;
+    bool forwarded = false, none = false;
     for (const char *p = list; *p; p += strspn(p, ", \t\r\n")) {
         struct slice word = slice_of(p, strcspn(p, ", \t\r\n"));
-        if (word.n && !header_known(word))
+        none |= slice_ieq(word, SLICE("none"));
+        if (word.n && !header_known(word) && !slice_ieq(word, SLICE("none")))
             return err_set(e,
-                           "%s: '%.*s' is no forwarding header; give forwarded, or some of "
+                           "%s: '%.*s' is no forwarding header; give forwarded, some of "
                            "x-forwarded-for, x-forwarded-host, x-forwarded-proto, "
-                           "x-forwarded-port, x-forwarded-by",
+                           "x-forwarded-port, x-forwarded-by, or none",
                            source, (int)(word.n < 80 ? word.n : 80), word.p);
         n += word.n > 0;
         forwarded |= slice_ieq(word, SLICE("forwarded"));
         p += word.n;
     }
+    if (none && n > 1)
+        return err_set(e, "%s: none stands alone", source);
     if (forwarded && n > 1)
         return err_set(e,
                        "%s: forwarded and the x-forwarded-... headers exclude each other; "
@@ -41,11 +44,46 @@ static int check_headers(const char *list, const char *source, struct err *e)
     return 0;
 }
 
+/* NAME=VALUE items, and names: what http/proxy makes of them at the start must not fail there. */
+static int check_fields(const struct conf *c, struct err *e)
+{
+    static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const struct conf_mark *schemes = conf_mark(c, CONF_ROW_secure_scheme_headers);
+    const struct conf_mark *names = conf_mark(c, CONF_ROW_forwarder_headers);
+    if (c->secure_scheme_headers.n > 16)
+        return err_set(e, "%s: more than 16 fields", schemes->source);
+    for (unsigned i = 0; i < c->secure_scheme_headers.n; i++) {
+        const char *text = c->secure_scheme_headers.items[i];
+        size_t n = strspn(text, token);
+        if (n == 0 || text[n] != '=' || !text[n + 1])
+            return err_set(e, "%s: '%.200s' is not NAME=VALUE, as X-Forwarded-Proto=https",
+                           schemes->source, text);
+    }
+    unsigned n_names = 0;
+    for (const char *p = c->forwarder_headers + strspn(c->forwarder_headers, ", \t"); *p;
+         p += strspn(p, ", \t")) {
+        size_t n = strcspn(p, ", \t");
+        if (strspn(p, token) < n || ++n_names > 32)
+            return err_set(e, "%s: '%.200s' is no list of at most 32 field names", names->source,
+                           c->forwarder_headers);
+        p += n;
+    }
+    return 0;
+}
+
 static int check_proxy(struct conf *c, struct err *e)
 {
     const struct conf_mark *count = conf_mark(c, CONF_ROW_trusted_proxy_count);
     const struct conf_mark *headers = conf_mark(c, CONF_ROW_trusted_proxy_headers);
+    if (check_fields(c, e))
+        return -1;
     if (!*c->trusted_proxy) {
+        if (c->secure_scheme_headers.n || *c->forwarder_headers)
+            return err_set(e, "%s has no meaning without trusted-proxy",
+                           c->secure_scheme_headers.n
+                               ? conf_mark(c, CONF_ROW_secure_scheme_headers)->source
+                               : conf_mark(c, CONF_ROW_forwarder_headers)->source);
         if (count->level > LEVEL_DEFAULT)
             return err_set(e, "%s has no meaning without trusted-proxy", count->source);
         if (headers->level > LEVEL_DEFAULT && *c->trusted_proxy_headers)

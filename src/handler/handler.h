@@ -77,6 +77,8 @@ struct call {
     bool has_date, has_server, has_via;
     bool close_wanted;        /* the handler asks for the end of the connection */
     bool close_unknown;       /* content of unknown length closes the connection, as Waitress does */
+    bool drop_reserved;       /* fields that belong to the server, Date and Server among them, are dropped
+                               * without a word, as in Gunicorn */
     bool bodyless;            /* HEAD, 1xx, 204, 304: content is dropped */
     uint64_t length;          /* with has_length or CALL_LENGTH */
     uint64_t sent;            /* content bytes framed so far (also those dropped for HEAD) */

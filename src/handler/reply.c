@@ -286,13 +286,15 @@ static enum field_kind field_look(struct call *c, struct slice name, struct slic
             c->has_via = true;
         return FIELD_PLAIN;
     case 4:
-        if (NAME_IS(name, "date"))
-            c->has_date = true;
-        return FIELD_PLAIN;
+        if (!NAME_IS(name, "date"))
+            return FIELD_PLAIN;
+        c->has_date = !c->drop_reserved;
+        return c->drop_reserved ? FIELD_REFUSED : FIELD_PLAIN;
     case 6:
-        if (NAME_IS(name, "server"))
-            c->has_server = true;
-        return FIELD_PLAIN;
+        if (!NAME_IS(name, "server"))
+            return FIELD_PLAIN;
+        c->has_server = !c->drop_reserved;
+        return c->drop_reserved ? FIELD_REFUSED : FIELD_PLAIN;
     case 7:
         if (NAME_IS(name, "upgrade") || NAME_IS(name, "trailer"))
             return FIELD_REFUSED;
@@ -347,7 +349,7 @@ enum call_verdict call_field(struct call *c, struct slice name, struct slice val
     case FIELD_NOTED:
         return CALL_OK;
     case FIELD_REFUSED:
-        return CALL_HOP_BY_HOP;
+        return c->drop_reserved ? CALL_OK : CALL_HOP_BY_HOP;
     case FIELD_BAD_LENGTH:
         return CALL_BAD_LENGTH;
     }

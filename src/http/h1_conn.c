@@ -40,6 +40,9 @@ static const uint64_t H1_KEEP_LATE_MS = 1000;
 /* How often to look at clients whose FIN came while their request is in work. */
 static const uint64_t H1_LIMBO_MS = 100;
 
+/* So many bytes of the PROXY protocol are no other request. */
+static const size_t PROXY_BEGIN_BYTES = 6;
+
 static const char CONTINUE[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
 static struct h1_server *server_of(struct h1_conn *hc)
@@ -233,14 +236,42 @@ static bool hand_over(struct h1_conn *hc)
 
 /* ---- reading ---- */
 
-static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n)
+/* May the peer speak the PROXY protocol? */
+static bool proxy_allowed(const struct h1_conn *hc, const struct h1_server *s)
+{
+    char host[64] = "";
+    if (hc->peer_family == AF_INET)
+        inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
+    else if (hc->peer_family == AF_INET6)
+        inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
+    return proxy_set_has(s->proxy_from, host);
+}
+
+static void refuse_proxy(struct h1_conn *hc)
+{
+    h1_refuse(hc, 403, "the PROXY protocol is not accepted from this address");
+}
+
+/* The PROXY protocol's line or header. Returns the bytes used; stops the caller's loop through *more. */
+static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n, bool *more)
 {
     struct h1_server *s = server_of(hc);
     struct proxy_addr client = {0}, local = {0};
     struct h1_error why = {0};
     size_t used = 0;
+    if (s->proxy_optional) {
+        if (!proxy_protocol_begins(p, n, s->proxy_mode)) {
+            hc->state = H1_IDLE;
+            return 0;
+        }
+        if (n >= PROXY_BEGIN_BYTES && !proxy_allowed(hc, s)) {
+            refuse_proxy(hc);
+            return n;
+        }
+    }
     switch (proxy_protocol(p, n, s->proxy_mode, &used, &client, &local, &why)) {
     case H1_MORE:
+        *more = false;
         return 0;
     case H1_BAD:
         h1_refuse(hc, why.status, why.reason);
@@ -383,12 +414,9 @@ static size_t on_input(struct conn *c, const char *p, size_t n)
     bool more = true;
     while (used < n && more) {
         switch ((enum h1_state)hc->state) {
-        case H1_PROXY: {
-            size_t k = read_proxy(hc, p + used, n - used);
-            more = k > 0;
-            used += k;
+        case H1_PROXY:
+            used += read_proxy(hc, p + used, n - used, &more);
             break;
-        }
         case H1_IDLE:
         case H1_HEAD:
             if (conn_unsent(c) > H1_UNSENT_BYTES) {
@@ -797,15 +825,10 @@ static struct h1_conn *add(struct h1_server *s, struct listener *l, int fd, bool
 /* The PROXY protocol's line comes first, if this peer may send one. */
 static void expect_proxy(struct h1_conn *hc)
 {
-    struct h1_server *s = server_of(hc);
-    char host[64] = "";
-    if (hc->peer_family == AF_INET)
-        inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
-    else if (hc->peer_family == AF_INET6)
-        inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
+    const struct h1_server *s = server_of(hc);
     hc->state = H1_PROXY;
-    if (!proxy_set_has(s->proxy_from, host))
-        h1_refuse(hc, 403, "the PROXY protocol is not accepted from this address");
+    if (!s->proxy_optional && !proxy_allowed(hc, s))
+        refuse_proxy(hc);
 }
 
 void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct sockaddr_storage *peer)

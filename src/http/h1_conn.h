@@ -82,6 +82,7 @@ struct h1_server {
     struct field *fields; /* limits.fields of them, owned; scratch of the parser */
     enum proxy_mode proxy_mode;
     const struct proxy_set *proxy_from;
+    bool proxy_optional; /* serve connections that begin otherwise too */
     uint64_t keep_alive_ms;   /* an idle connection is not closed before; 0: after each answer */
     struct counters *counters;
     _Atomic uint32_t *open_gauge; /* lent; where others see how many connections are open. NULL: nobody looks */

@@ -150,6 +150,8 @@ static const size_t V1_BYTES_MAX = 107; /* §2.1, with CRLF */
 static const size_t V2_HEAD_BYTES = 16;
 /* Addresses and TLVs; the largest TLV in use is a client certificate. */
 static const size_t V2_BYTES_MAX = 16 * 1024;
+static const char v1_prefix[] = "PROXY ";
+static const char v2_signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 
 /* The next word of a v1 line, parted by exactly one space. */
 static struct slice word(struct slice *rest)
@@ -164,9 +166,8 @@ static struct slice word(struct slice *rest)
 static enum h1_verdict protocol_v1(const char *p, size_t n, size_t *used, struct proxy_addr *client,
                                    struct proxy_addr *server, struct h1_error *error)
 {
-    static const char prefix[] = "PROXY ";
-    size_t len = n < V1_BYTES_MAX ? n : V1_BYTES_MAX, lead = sizeof prefix - 1;
-    if (memcmp(p, prefix, len < lead ? len : lead) != 0)
+    size_t len = n < V1_BYTES_MAX ? n : V1_BYTES_MAX, lead = sizeof v1_prefix - 1;
+    if (memcmp(p, v1_prefix, len < lead ? len : lead) != 0)
         return refuse(error, "The connection does not start with a PROXY line.");
     const char *lf = memchr(p, '\n', len);
     if (!lf && n < V1_BYTES_MAX)
@@ -204,9 +205,8 @@ static void v2_address(struct proxy_addr *out, int af, const uint8_t *addr, cons
 static enum h1_verdict protocol_v2(const char *p, size_t n, size_t *used, struct proxy_addr *client,
                                    struct proxy_addr *server, struct h1_error *error)
 {
-    static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
     const uint8_t *b = (const uint8_t *)p;
-    if (memcmp(p, signature, n < sizeof signature ? n : sizeof signature) != 0)
+    if (memcmp(p, v2_signature, n < sizeof v2_signature ? n : sizeof v2_signature) != 0)
         return refuse(error, "The connection does not start with a PROXY header.");
     if (n > 12 && b[12] != 0x20 && b[12] != 0x21)
         return refuse(error, "The PROXY header has an unknown version or command.");
@@ -238,6 +238,14 @@ static enum h1_verdict protocol_v2(const char *p, size_t n, size_t *used, struct
         v2_address(server, af, a + size, a + 2 * size + 2);
     }
     return H1_DONE;
+}
+
+bool proxy_protocol_begins(const char *p, size_t n, enum proxy_mode mode)
+{
+    size_t lead = sizeof v1_prefix - 1;
+    bool v1 = memcmp(p, v1_prefix, n < lead ? n : lead) == 0;
+    bool v2 = memcmp(p, v2_signature, n < sizeof v2_signature ? n : sizeof v2_signature) == 0;
+    return (v1 && mode != PROXY_V2) || (v2 && mode != PROXY_V1);
 }
 
 enum h1_verdict proxy_protocol(const char *p, size_t n, enum proxy_mode mode, size_t *used,
@@ -290,7 +298,7 @@ int proxy_headers_parse(unsigned *bits, struct slice list, struct err *e)
         for (size_t k = 0; k < countof(known); k++)
             if (slice_ieq(item, slice_str(known[k].name)))
                 bit = known[k].bit;
-        if (item.n && !bit)
+        if (item.n && !bit && !slice_ieq(item, SLICE("none")))
             return err_set(e,
                            "'%.*s' is not a proxy header; known are forwarded and "
                            "x-forwarded-for, -host, -proto, -port and -by",
@@ -300,6 +308,37 @@ int proxy_headers_parse(unsigned *bits, struct slice list, struct err *e)
     if ((*bits & PROXY_FORWARDED) && *bits != PROXY_FORWARDED)
         return err_set(e, "forwarded cannot be trusted together with x-forwarded-* headers: "
                           "the two may contradict each other; name those that the proxy sets");
+    return 0;
+}
+
+int proxy_names_parse(struct proxy_rules *rules, struct slice list, struct err *e)
+{
+    for (size_t i = 0; i < list.n;) {
+        size_t start = i;
+        while (i < list.n && list.p[i] != ',' && list.p[i] != ' ' && list.p[i] != '\t')
+            i++;
+        struct slice item = slice_of(list.p + start, i - start);
+        i++;
+        if (slice_eq(item, SLICE("*")))
+            rules->any_name = true;
+        else if (item.n && (!h1_is_token(item) || rules->n_names == PROXY_NAMES_MAX))
+            return err_set(e, "'%.*s' is one field name too many, or none",
+                           (int)(item.n < 64 ? item.n : 64), item.p);
+        else if (item.n)
+            rules->names[rules->n_names++] = item;
+    }
+    return 0;
+}
+
+int proxy_scheme_add(struct proxy_rules *rules, struct slice pair, struct err *e)
+{
+    const char *equals = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
+    size_t n = equals ? (size_t)(equals - pair.p) : 0;
+    if (!h1_is_token(slice_of(pair.p, n)) || rules->n_schemes == PROXY_SCHEMES_MAX)
+        return err_set(e, "'%.*s' is one NAME=VALUE too many, or none",
+                       (int)(pair.n < 64 ? pair.n : 64), pair.p);
+    rules->schemes[rules->n_schemes].name = slice_of(pair.p, n);
+    rules->schemes[rules->n_schemes++].value = slice_of(equals + 1, pair.n - n - 1);
     return 0;
 }
 
@@ -661,6 +700,53 @@ static enum h1_verdict settle(struct req *req, const struct claims *said, bool i
     return H1_DONE;
 }
 
+/* ---- names with underscores; fields that tell the scheme ---- */
+
+static bool name_allowed(const struct proxy_rules *rules, struct slice name)
+{
+    bool allowed = rules->any_name;
+    for (unsigned i = 0; i < rules->n_names && !allowed; i++)
+        allowed = slice_ieq(name, rules->names[i]);
+    return allowed;
+}
+
+static enum h1_verdict underscores(struct req *req, const struct proxy_rules *rules,
+                                   bool peer_trusted, struct proxy_facts *out,
+                                   struct h1_error *error)
+{
+    for (unsigned i = 0; i < req->n_fields; i++) {
+        struct field *f = &req->fields[i];
+        if (!f->dropped)
+            continue; /* no underscore: nothing else has been dropped yet */
+        bool allowed = peer_trusted && name_allowed(rules, f->name);
+        if (allowed && slice_ieq(f->name, SLICE("SCRIPT_NAME")))
+            out->script_name = f->value;
+        if (allowed || rules->underscores == PROXY_SHOW)
+            f->dropped = false;
+        else if (rules->underscores == PROXY_REFUSE)
+            return refuse(error, "The name of a field holds an underscore.");
+    }
+    return H1_DONE;
+}
+
+static enum h1_verdict scheme_of(struct req *req, const struct proxy_rules *rules,
+                                 struct proxy_facts *out, struct h1_error *error)
+{
+    for (unsigned i = 0; i < req->n_fields; i++) {
+        const struct field *f = &req->fields[i];
+        for (unsigned k = 0; k < rules->n_schemes; k++) {
+            if (f->dropped || !slice_ieq(f->name, rules->schemes[k].name))
+                continue;
+            bool secure = slice_eq(f->value, rules->schemes[k].value);
+            struct slice scheme = secure ? SLICE("https") : SLICE("http");
+            if (out->scheme.n && !slice_eq(out->scheme, scheme))
+                return refuse(error, "The fields about the scheme contradict each other.");
+            out->scheme = req->scheme = scheme;
+        }
+    }
+    return H1_DONE;
+}
+
 enum h1_verdict proxy_apply(struct req *req, const struct proxy_rules *rules, bool peer_trusted,
                             struct arena *arena, struct proxy_facts *out, struct h1_error *error)
 {
@@ -670,6 +756,12 @@ enum h1_verdict proxy_apply(struct req *req, const struct proxy_rules *rules, bo
     enum h1_verdict v = H1_DONE;
     *out = (struct proxy_facts){0};
 
+    if (req->underscores)
+        v = underscores(req, rules, peer_trusted, out, error);
+    if (v == H1_DONE && peer_trusted && rules->n_schemes)
+        v = scheme_of(req, rules, out, error);
+    if (v != H1_DONE)
+        return v;
     for (unsigned i = 0; i < req->n_fields && rules->clear; i++) {
         struct field *f = &req->fields[i];
         unsigned bit = f->id == HDR_OTHER || f->dropped ? 0 : bit_of(f->id);

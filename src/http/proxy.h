@@ -44,6 +44,8 @@ bool proxy_set_has(const struct proxy_set *set, const char *host);
 
 /* ---- PROXY protocol ---- */
 enum proxy_mode { PROXY_OFF = 0, PROXY_V1 = 1, PROXY_V2 = 2, PROXY_AUTO = 3 };
+/* Can a connection that begins with these bytes (n >= 1) speak it? For servers that take others too. */
+bool proxy_protocol_begins(const char *p, size_t n, enum proxy_mode mode);
 /* H1_MORE, H1_DONE (*used bytes; *client unchanged for LOCAL/UNKNOWN, else written) or H1_BAD. */
 WEIR_MUST_USE enum h1_verdict proxy_protocol(const char *p, size_t n, enum proxy_mode mode,
                                              size_t *used, struct proxy_addr *client,
@@ -58,28 +60,49 @@ enum proxy_header { /* bits */
     PROXY_X_PORT = 16,
     PROXY_X_BY = 32,
 };
-/* "x-forwarded-for x-forwarded-proto" (spaces or commas) to bits; -1 and a sentence otherwise:
+/* "x-forwarded-for x-forwarded-proto" (spaces or commas; "none") to bits; -1 and a sentence otherwise:
  * an unknown name, or forwarded together with another. */
 WEIR_MUST_USE int proxy_headers_parse(unsigned *bits, struct slice list, struct err *e);
+
+/* What becomes of fields whose name holds an underscore. */
+enum proxy_underscores { PROXY_DROP = 0, PROXY_REFUSE, PROXY_SHOW };
+
+enum { PROXY_NAMES_MAX = 32, PROXY_SCHEMES_MAX = 16 };
 
 struct proxy_rules {
     unsigned headers;  /* enum proxy_header bits that a trusted peer may set */
     unsigned hops;     /* >= 1: trusted hops from the right */
     bool clear;        /* drop all forwarding headers that are not trusted */
     bool log_untrusted;/* the caller logs when proxy_apply reports cleared fields */
+    enum proxy_underscores underscores;
+    /* Names with an underscore that a trusted peer may send all the same; lent. */
+    struct slice names[PROXY_NAMES_MAX];
+    unsigned n_names;
+    bool any_name; /* all of them */
+    /* Fields of a trusted peer that tell the scheme: https with this very value, http with another
+     * (Gunicorn's secure_scheme_headers); lent. */
+    struct {
+        struct slice name, value;
+    } schemes[PROXY_SCHEMES_MAX];
+    unsigned n_schemes;
 };
+/* Names (spaces or commas; "*" = all), and NAME=VALUE, into the rules. 0, or -1 and a sentence. */
+WEIR_MUST_USE int proxy_names_parse(struct proxy_rules *rules, struct slice list, struct err *e);
+WEIR_MUST_USE int proxy_scheme_add(struct proxy_rules *rules, struct slice pair, struct err *e);
+
 struct proxy_facts {   /* what to show instead of the socket's facts; "" / 0 = no change */
     struct proxy_addr client;
     struct slice scheme;      /* "http" or "https" */
     struct slice server_name; /* host without port */
     struct slice host;        /* for HTTP_HOST */
+    struct slice script_name; /* SCRIPT_NAME: what was cut from the path, or is to be cut */
     uint32_t server_port;
     bool cleared; /* an untrusted forwarding header was dropped */
 };
 /*
  * Apply rules to a head whose peer is trusted or not. Rewrites the value of trusted headers to the
- * part that is trusted (the rightmost hops), marks untrusted ones `dropped` when rules->clear.
- * H1_DONE, or H1_BAD (malformed value from a trusted peer: 400). Allocates from `arena`.
+ * part that is trusted (the rightmost hops), marks untrusted ones `dropped` when rules->clear, and
+ * decides about names with underscores, which came `dropped` from the parser. H1_DONE, or H1_BAD (malformed value from a trusted peer: 400). Allocates from `arena`.
  */
 WEIR_MUST_USE enum h1_verdict proxy_apply(struct req *req, const struct proxy_rules *rules,
                                           bool peer_trusted, struct arena *arena,

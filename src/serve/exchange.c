@@ -113,6 +113,7 @@ static struct exchange *take(struct server *s)
         x->call.ops = &CALL_OPS;
         x->call.last = &s->draining;
         x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
+        x->call.drop_reserved = server_is_gunicorn(s);
         pthread_mutex_init(&x->lock, NULL);
         pthread_cond_init(&x->changed, NULL);
         list_init(&x->job.node);
@@ -206,11 +207,6 @@ static inline void shift(struct slice *v, ptrdiff_t delta)
         v->p += delta;
 }
 
-/* Fields by which front-ends speak, as bits of their enum hdr. */
-static const uint32_t FORWARDING = 1u << HDR_FORWARDED | 1u << HDR_X_FORWARDED_FOR |
-                                   1u << HDR_X_FORWARDED_PROTO | 1u << HDR_X_FORWARDED_HOST |
-                                   1u << HDR_X_FORWARDED_PORT | 1u << HDR_X_FORWARDED_BY;
-
 /* Copy the head's bytes into the exchange and make all slices point there. *seen gets a bit for each
  * enum hdr among the fields. */
 static bool adopt_head(struct exchange *x, const struct req *req, struct slice bytes, uint32_t *seen)
@@ -233,6 +229,20 @@ static bool adopt_head(struct exchange *x, const struct req *req, struct slice b
     }
     r->fields = x->fields;
     return true;
+}
+
+/* What the parser left to who owns the bytes: capitals for the method, folded values on one line. */
+static void tidy_head(struct exchange *x)
+{
+    struct req *r = &x->req;
+    char *method = (char *)(uintptr_t)r->method.p; /* in x->arena */
+    for (size_t i = 0; x->server->conf->casefold_method && i < r->method.n; i++)
+        if (method[i] >= 'a' && method[i] <= 'z')
+            method[i] = (char)(method[i] & ~0x20);
+    for (unsigned i = 0; r->folded && i < r->n_fields; i++) {
+        struct slice *v = &r->fields[i].value;
+        v->n = h1_unfold((char *)(uintptr_t)v->p, v->n);
+    }
 }
 
 /* Decimal text of a port. */
@@ -390,11 +400,14 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
         h1_refuse(hc, 503, "out of memory");
         return;
     }
+    if (WEIR_UNLIKELY(req->folded || s->conf->casefold_method))
+        tidy_head(x);
     fill_peer(x, hc);
     start_call(x);
     x->hc = hc;
     hc->user = x;
-    if ((seen & FORWARDING) && !apply_proxy(x, hc))
+    seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
+    if ((seen & s->look) && !apply_proxy(x, hc))
         return;
     if (req->framing == REQ_BODY_NONE)
         return;

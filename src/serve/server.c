@@ -251,6 +251,11 @@ unsigned server_join(struct server *s, int timeout_ms)
 
 /* ---- life ---- */
 
+/* Fields by which front-ends speak, as bits of their enum hdr. */
+static const uint32_t FORWARDING = 1u << HDR_FORWARDED | 1u << HDR_X_FORWARDED_FOR |
+                                   1u << HDR_X_FORWARDED_PROTO | 1u << HDR_X_FORWARDED_HOST |
+                                   1u << HDR_X_FORWARDED_PORT | 1u << HDR_X_FORWARDED_BY;
+
 static int make_rules(struct server *s, struct err *e)
 {
     const struct conf *c = s->conf;
@@ -259,6 +264,20 @@ static int make_rules(struct server *s, struct err *e)
         return -1;
     if (proxy_headers_parse(&s->rules.headers, slice_str(c->trusted_proxy_headers), e))
         return -1;
+    if (proxy_names_parse(&s->rules, slice_str(c->forwarder_headers), e))
+        return -1;
+    for (unsigned i = 0; i < c->secure_scheme_headers.n; i++)
+        if (proxy_scheme_add(&s->rules, slice_str(c->secure_scheme_headers.items[i]), e))
+            return -1;
+    if (c->header_map[0] == 'r')
+        s->rules.underscores = PROXY_REFUSE;
+    else if (c->header_map[1] == 'a')
+        s->rules.underscores = PROXY_SHOW;
+    s->look = FORWARDING;
+    if (s->rules.underscores || s->rules.n_names || s->rules.any_name)
+        s->look |= 1u << SERVER_LOOK_UNDERSCORES;
+    if (s->rules.n_schemes) /* their names are any */
+        s->look |= ((1u << SERVER_LOOK_UNDERSCORES) - 1) & ~(1u << HDR_HOST);
     s->rules.hops = (unsigned)c->trusted_proxy_count;
     s->rules.clear = c->clear_untrusted_proxy_headers;
     s->rules.log_untrusted = c->log_untrusted_proxy_headers;
@@ -397,6 +416,11 @@ int server_start(struct server *s, struct err *e)
         .fields = (unsigned)c->max_fields,
         .field_bytes = (size_t)c->max_field_size,
         .lax_host = c->lax_host,
+        .rules = (server_is_gunicorn(s) ? H1_VERSION_400 | H1_OUTER_CODINGS : 0) |
+                 (c->permit_unconventional_method ? 0 : H1_PLAIN_METHODS) |
+                 (c->permit_unconventional_version ? H1_ANY_VERSION : 0) |
+                 (c->permit_obsolete_folding ? H1_OBS_FOLD : 0) |
+                 (c->casefold_method ? H1_FOLD_METHOD : 0),
     };
     s->looped = true;
     uv_timer_init(&s->loop.uv, &s->slow_timer);
@@ -411,6 +435,7 @@ int server_start(struct server *s, struct err *e)
     s->h1.arg = s;
     s->h1.counters = s->counters;
     s->h1.proxy_from = &s->proxy_from;
+    s->h1.proxy_optional = c->proxy_protocol_optional;
     s->h1.detect_gone = c->disconnect_detection;
     s->h1.log_socket_errors = c->log_socket_errors;
     s->h1.continue_always = c->dialect == CONF_WAITRESS;

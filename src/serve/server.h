@@ -28,6 +28,8 @@
 
 struct exchange;
 
+enum { SERVER_LOOK_UNDERSCORES = 31 }; /* the bit above those of enum hdr */
+
 enum server_stop_how {
     SERVER_HANDOVER = 1, /* other workers go on: hand idle connections to them, finish what runs, within the grace */
     SERVER_DRAIN = 2,    /* nobody goes on: finish what runs, within the grace; idle clients get a moment to send
@@ -52,6 +54,7 @@ struct server {
     struct proxy_set trusted;  /* front-ends whose headers count */
     struct proxy_set proxy_from;
     struct proxy_rules rules;
+    uint32_t look; /* bits of enum hdr, and SERVER_LOOK_UNDERSCORES: what `rules` are about */
 
     struct exchange *free;     /* ready for reuse, at most FREE_MAX */
     unsigned n_free;
@@ -100,6 +103,12 @@ unsigned server_join(struct server *s, int timeout_ms);
 
 /* After server_join returned 0, or when it was never started. */
 void server_free(struct server **s);
+
+/* Does it follow Gunicorn where the RFCs leave room? */
+static inline bool server_is_gunicorn(const struct server *s)
+{
+    return s->conf->manners[0] == 'g';
+}
 
 /* The leader's way to account memory that waits (may be negative). */
 static inline void server_memory(struct server *s, int64_t bytes)

@@ -60,6 +60,8 @@ static int fill(struct wsgi *w, PyObject *application, const struct wsgi_config 
     wsgi_threads_setup(w);
     w->interp = PyInterpreterState_Get();
     w->waitress = config->waitress;
+    w->gunicorn = config->gunicorn;
+    w->prefix_required = config->prefix_required;
     w->multithread = config->multithread;
     w->multiprocess = config->multiprocess;
     w->expose_tracebacks = config->expose_tracebacks;

@@ -51,10 +51,27 @@ static const char *failure_reason(int status)
     }
 }
 
+/* There is no environ for this path: Gunicorn calls it a problem of the configuration. */
+static WEIR_COLD void misplaced(struct wsgi_run *run)
+{
+    struct slice path = run->c->req->path;
+    PyErr_Clear();
+    wsgi_log(
+        run, LOG_ERROR,
+        "the path %.*s is not below SCRIPT_NAME: answered with 500; look at what the front-end "
+        "sends, and at url-prefix",
+        (int)(path.n < 200 ? path.n : 200), path.p);
+    call_error(run->c, 500, "the path is not below the prefix of this application");
+}
+
 /* An exception is set: log it and answer, or break off. */
 static void failed(struct wsgi_run *run)
 {
     struct call *c = run->c;
+    if (WEIR_UNLIKELY(run->misplaced)) {
+        misplaced(run);
+        return;
+    }
     /* What we raised ourselves because the client left or sent nonsense is no fault of the
      * application. */
     bool ours = (run->client_gone || run->body_error) && PyErr_ExceptionMatches(PyExc_OSError);

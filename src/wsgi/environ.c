@@ -149,8 +149,7 @@ static unsigned name_slot(struct slice s)
     return (unsigned)(h >> (64 - 9));
 }
 
-/* The key of a field name: a new reference, Py_None where it is not shown to applications, or NULL.
- */
+/* The key of a field name: a new reference or NULL. */
 static PyObject *name_make(const struct environ_state *st, struct slice s, bool *repeats)
 {
     char small[256], *text = small;
@@ -159,34 +158,27 @@ static PyObject *name_make(const struct environ_state *st, struct slice s, bool 
         return PyErr_NoMemory();
     memcpy(text, "HTTP_", 5);
     size_t n = 5;
-    bool hidden = false;
     for (size_t i = 0; i < s.n; i++) {
         unsigned char b = (unsigned char)s.p[i];
-        /* X_Forwarded_For must not pass for X-Forwarded-For */
-        hidden |= b == '_';
         text[n++] = b == '-' ? '_' : (char)(b >= 'a' && b <= 'z' ? b & ~0x20 : b);
     }
     text[n] = '\0';
-    PyObject *key;
-    if (hidden) {
-        key = Py_None;
-        Py_INCREF(key);
-    } else {
-        bool plain =
-            strcmp(text, "HTTP_CONTENT_TYPE") == 0 || strcmp(text, "HTTP_CONTENT_LENGTH") == 0;
-        struct slice shown = plain ? slice_of(text + 5, n - 5) : slice_of(text, n);
-        key = latin1(shown);                                                    /* new */
-        PyObject *known = key ? PyDict_GetItemWithError(st->known, key) : NULL; /* borrowed */
-        if (known) {
-            Py_INCREF(known);
-            Py_DECREF(key);
-            key = known;
-            *repeats = true;
-            for (unsigned i = 0; i < countof(SECRET_FIELDS); i++)
-                *repeats &= strcmp(text, SECRET_FIELDS[i]) != 0;
-        } else if (PyErr_Occurred()) {
-            Py_CLEAR(key);
-        }
+    /* Content_Length, where it is shown at all, is not Content-Length. */
+    bool plain =
+        (strcmp(text, "HTTP_CONTENT_TYPE") == 0 || strcmp(text, "HTTP_CONTENT_LENGTH") == 0) &&
+        !memchr(s.p, '_', s.n);
+    struct slice shown = plain ? slice_of(text + 5, n - 5) : slice_of(text, n);
+    PyObject *key = latin1(shown);                                          /* new */
+    PyObject *known = key ? PyDict_GetItemWithError(st->known, key) : NULL; /* borrowed */
+    if (known) {
+        Py_INCREF(known);
+        Py_DECREF(key);
+        key = known;
+        *repeats = true;
+        for (unsigned i = 0; i < countof(SECRET_FIELDS); i++)
+            *repeats &= strcmp(text, SECRET_FIELDS[i]) != 0;
+    } else if (PyErr_Occurred()) {
+        Py_CLEAR(key);
     }
     if (text != small)
         PyMem_Free(text);
@@ -241,13 +233,13 @@ static PyObject *value_str(struct environ_name *e, struct slice s)
 /* ---- fields ---- */
 
 /* A field came again: one value, as RFC 9110 §5.3 joins them (Cookie: RFC 6265 §5.4, HTTP/2
- * §8.2.3). */
-static int join(PyObject *dict, PyObject *key, PyObject *value)
+ * §8.2.3). Gunicorn leaves out the space. */
+static int join(const struct wsgi *w, PyObject *dict, PyObject *key, PyObject *value)
 {
     PyObject *old = PyDict_GetItemWithError(dict, key); /* borrowed */
     if (!old)
         return -1;
-    const char *format = key == W_KEY(http_cookie) ? "%U; %U" : "%U, %U";
+    const char *format = key == W_KEY(http_cookie) ? "%U; %U" : w->gunicorn ? "%U,%U" : "%U, %U";
     return put(dict, key, PyUnicode_FromFormat(format, old, value));
 }
 
@@ -259,13 +251,13 @@ static int field_put(struct wsgi_run *run, PyObject *dict, const struct field *f
         return -1;
     int rc = 0;
     /* A chunked body that is here as a whole is shown with its length instead. */
-    if (WEIR_LIKELY(e->key != Py_None && !(whole && e->key == W_KEY(http_transfer_encoding)))) {
+    if (WEIR_LIKELY(!(whole && e->key == W_KEY(http_transfer_encoding)))) {
         PyObject *value = value_str(e, f->value); /* new */
         Py_ssize_t before = PyDict_GET_SIZE(dict);
         if (WEIR_UNLIKELY(!value || !PyDict_SetDefault(dict, e->key, value))) /* borrowed */
             rc = -1;
         else if (WEIR_UNLIKELY(PyDict_GET_SIZE(dict) == before))
-            rc = join(dict, e->key, value);
+            rc = join(run->w, dict, e->key, value);
         Py_XDECREF(value);
     }
     Py_XDECREF(other.key);
@@ -285,7 +277,8 @@ static struct slice host_name(struct slice host)
 static int fields_put(struct wsgi_run *run, PyObject *dict)
 {
     const struct req *r = run->c->req;
-    bool whole = run->c->body->complete;
+    /* Gunicorn's applications see a chunked body as one. */
+    bool whole = run->c->body->complete && !run->w->gunicorn;
     for (unsigned i = 0; i < r->n_fields; i++) {
         const struct field *f = &r->fields[i];
         if (WEIR_UNLIKELY(f->dropped) || f->id == HDR_HOST) /* HTTP_HOST stands in the template */
@@ -337,24 +330,35 @@ static size_t unquote(char *to, struct slice s)
     return n;
 }
 
-/* Cut SCRIPT_NAME off, at a segment's end only. */
-static struct slice prefix_cut(const struct wsgi *w, struct slice path)
+/* SCRIPT_NAME of all requests. */
+static struct slice own_prefix(const struct wsgi *w)
 {
-    struct slice prefix = slice_of((const char *)PyUnicode_1BYTE_DATA(w->prefix),
-                                   (size_t)PyUnicode_GET_LENGTH(w->prefix));
-    if (!prefix.n || !slice_starts(path, prefix) || (path.n > prefix.n && path.p[prefix.n] != '/'))
-        return path;
-    return slice_of(path.p + prefix.n, path.n - prefix.n);
+    return slice_of((const char *)PyUnicode_1BYTE_DATA(w->prefix),
+                    (size_t)PyUnicode_GET_LENGTH(w->prefix));
 }
 
-static PyObject *path_str(const struct wsgi *w, struct slice path)
+/* What is below `prefix`, as str; it is cut at a segment's end only. New reference or NULL. */
+static PyObject *below(struct wsgi_run *run, struct slice prefix, struct slice path)
+{
+    if (WEIR_LIKELY(!prefix.n))
+        return latin1(path);
+    if (slice_starts(path, prefix) && (path.n == prefix.n || path.p[prefix.n] == '/'))
+        return latin1(slice_of(path.p + prefix.n, path.n - prefix.n));
+    if (!run->w->prefix_required)
+        return latin1(path);
+    run->misplaced = true;
+    PyErr_SetString(PyExc_ValueError, "the path is not below SCRIPT_NAME");
+    return NULL;
+}
+
+static PyObject *path_str(struct wsgi_run *run, struct slice prefix, struct slice path)
 {
     if (WEIR_LIKELY(!path.n || !memchr(path.p, '%', path.n)))
-        return latin1(prefix_cut(w, path));
+        return below(run, prefix, path);
     char small[PATH_BYTES_STACK], *text = small;
     if (path.n > sizeof small && !(text = PyMem_Malloc(path.n)))
         return PyErr_NoMemory();
-    PyObject *str = latin1(prefix_cut(w, slice_of(text, unquote(text, path)))); /* new */
+    PyObject *str = below(run, prefix, slice_of(text, unquote(text, path))); /* new */
     if (text != small)
         PyMem_Free(text);
     return str;
@@ -387,9 +391,15 @@ static int target_put(struct wsgi_run *run, struct environ_template *t)
     if (known && r->target.n == t->target_n && memcmp(t->target, r->target.p, r->target.n) == 0)
         return 0;
     t->target_n = 0;
+    /* A trusted front-end's own SCRIPT_NAME is cut in facts_put. */
+    struct slice prefix = own_prefix(run->w);
+    if (WEIR_UNLIKELY(run->c->proxy && run->c->proxy->script_name.n)) {
+        prefix.n = 0;
+        known = false;
+    }
     if (slot_put(t, SLOT_TARGET, W_KEY(raw_uri), latin1(r->target)) ||
         PyDict_SetItem(t->dict, W_KEY(request_uri), t->now[SLOT_TARGET]) ||
-        put(t->dict, W_KEY(path_info), path_str(run->w, r->path)) ||
+        put(t->dict, W_KEY(path_info), path_str(run, prefix, r->path)) ||
         put(t->dict, W_KEY(query_string), latin1(r->query)))
         return -1;
     if (known) {
@@ -457,7 +467,27 @@ static bool host_of(const struct call *c, struct slice *host)
     return false;
 }
 
-/* HTTP_HOST, and SERVER_NAME that follows it. */
+/* wsgi.url_scheme where no front-end says another. */
+static struct slice own_scheme(const struct wsgi_run *run)
+{
+    return run->c->peer->is_tls ? SLICE("https")
+                                : slice_of((const char *)PyUnicode_1BYTE_DATA(run->w->scheme),
+                                           (size_t)PyUnicode_GET_LENGTH(run->w->scheme));
+}
+
+/* SERVER_PORT from Host, for requests of a Unix socket. */
+static int port_put(PyObject *dict, struct slice host, struct slice scheme)
+{
+    struct slice name = host_name(host);
+    struct slice port = slice_of(host.p + name.n, host.n - name.n);
+    if (port.n > 1)
+        return put(dict, W_KEY(server_port), latin1(slice_of(port.p + 1, port.n - 1)));
+    bool https = slice_eq(scheme, SLICE("https"));
+    return put(dict, W_KEY(server_port), PyUnicode_FromString(https ? "443" : "80"));
+}
+
+/* HTTP_HOST, and SERVER_NAME that follows it. In Gunicorn's way that is the listener's, but for
+ * Unix sockets, which have no other name. */
 static int host_put(struct wsgi_run *run, struct environ_template *t, struct slice host)
 {
     if (WEIR_LIKELY(host.n && host.n == t->host_n && memcmp(t->host, host.p, host.n) == 0))
@@ -465,7 +495,10 @@ static int host_put(struct wsgi_run *run, struct environ_template *t, struct sli
     t->host_n = 0;
     if (slot_put(t, SLOT_HOST, W_KEY(http_host), latin1(host)))
         return -1;
-    if (!run->w->waitress) {
+    bool is_unix = run->c->peer->is_unix;
+    if (run->w->gunicorn && is_unix && port_put(t->dict, host, own_scheme(run)))
+        return -1;
+    if (!run->w->waitress && (!run->w->gunicorn || is_unix)) {
         struct slice name = host_name(host);
         PyObject *str; /* new */
         if (name.n)
@@ -645,9 +678,20 @@ static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool ha
 
 /* ---- whole ---- */
 
-static int facts_put(PyObject *dict, const struct proxy_facts *facts)
+static int facts_put(struct wsgi_run *run, PyObject *dict, const struct proxy_facts *facts)
 {
+    struct slice host;
+    struct slice prefix = facts->script_name;
     if (facts->scheme.n && put(dict, W_KEY(wsgi_url_scheme), latin1(facts->scheme)))
+        return -1;
+    if (facts->scheme.n && run->w->gunicorn && run->c->peer->is_unix && host_of(run->c, &host) &&
+        port_put(dict, host, facts->scheme))
+        return -1;
+    while (prefix.n && prefix.p[prefix.n - 1] == '/')
+        prefix.n--;
+    if (facts->script_name.n &&
+        (put(dict, W_KEY(script_name), latin1(prefix)) ||
+         put(dict, W_KEY(path_info), path_str(run, prefix, run->c->req->path))))
         return -1;
     if (facts->server_name.n && put(dict, W_KEY(server_name), latin1(facts->server_name)))
         return -1;
@@ -698,7 +742,7 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
     if (!dict)
         return NULL;
     if (WEIR_UNLIKELY(request_put(run, dict) || fields_put(run, dict) ||
-                      (run->c->proxy && facts_put(dict, run->c->proxy)))) {
+                      (run->c->proxy && facts_put(run, dict, run->c->proxy)))) {
         Py_DECREF(dict);
         return NULL;
     }

@@ -25,6 +25,8 @@ struct wsgi_config {
         *server_name; /* SERVER_NAME where the request names no host; in Waitress' dialect always */
     const char *ident;              /* SERVER_SOFTWARE; NULL or "" = weir */
     bool waitress;                  /* Waitress' dialect: see docs/wsgi.md */
+    bool gunicorn;                  /* Gunicorn's: the same */
+    bool prefix_required;           /* paths that are not below url_prefix are answered with 500 */
     bool multithread, multiprocess; /* what the application is told */
     bool expose_tracebacks;         /* send tracebacks to clients */
     bool errors_to_log;             /* wsgi.errors goes line by line to `log`, not to sys.stderr */

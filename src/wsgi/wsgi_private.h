@@ -96,7 +96,7 @@ struct environ_template {
 
 /* From the bytes of a field name to its key. Direct-mapped; a collision replaces. */
 struct environ_name {
-    PyObject *key;   /* owned; NULL = unused; None = not shown to the application */
+    PyObject *key;   /* owned; NULL = unused */
     PyObject *value; /* owned: the last value, used again when it comes again; or NULL */
     bool repeats;    /* a well-known field that is no secret: its value may be kept */
     unsigned char n;
@@ -123,7 +123,7 @@ struct wsgi {
     PyObject *format_exception;                         /* owned: traceback.format_exception */
     PyObject *errors;                                   /* owned: wsgi.errors */
     PyObject *scheme, *prefix, *server_name, *software; /* owned str */
-    bool waitress, multithread, multiprocess, expose_tracebacks, errors_to_log;
+    bool waitress, gunicorn, prefix_required, multithread, multiprocess, expose_tracebacks, errors_to_log;
     void (*log)(int level, uint64_t request_id, const char *text);
     struct wsgi_thread *threads; /* that ran something; under the GIL */
     _Atomic unsigned next_number;
@@ -155,6 +155,7 @@ struct wsgi_run {
     bool client_gone; /* a flush said so */
     bool reading;     /* a thread is inside a read without the GIL */
     bool writing;     /* a thread waits for the client without the GIL */
+    bool misplaced;   /* the path is not below SCRIPT_NAME, which is required: no call */
     int body_error;   /* negative errno that a read met, or 0 */
 };
 

@@ -329,6 +329,15 @@ def reading(environ: Environ, start: Start) -> Iterable[bytes]:
     return [data]
 
 
+def reserved(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Fields that belong to the server."""
+    start("200 OK", TEXT + [
+        ("Keep-Alive", "timeout=5"), ("Connection", "upgrade"), ("Upgrade", "x"), ("TE", "trailers"), ("Trailers", "x"),
+        ("Transfer-Encoding", "chunked"), ("Proxy-Authenticate", "Basic"), ("Server", "me"),
+        ("Date", "Fri, 31 Dec 1999 23:59:59 GMT")])
+    return [b"reserved"]
+
+
 def closes(environ: Environ, start: Start) -> Iterable[bytes]:
     data = json.dumps(closed).encode()
     start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(data)))])

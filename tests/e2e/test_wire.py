@@ -15,18 +15,22 @@ import wire  # noqa: E402
 CASES = wire.load_all()
 # The settings behind the limits of a case; a head below 256 bytes cannot be set.
 SETTINGS = {"line": "max-line-size", "head": "max-head-size", "field": "max-field-size", "fields": "max-fields",
-            "lax": "lax-host"}
+            "lax": "lax-host", "fold": "permit-obsolete-folding", "fold-method": "casefold-method",
+            "any-version": "permit-unconventional-version"}
+# What `weir gunicorn` sets about heads.
+GUNICORN = {"manners": "gunicorn", "lax-host": True, "permit-unconventional-method": False}
 servers: dict[tuple, Server] = {}
 
 
 @pytest.fixture(scope="module")
 def server_for(weir_module: Starter):
-    def get(limits: dict) -> Server:
+    def get(limits: dict, gunicorn: bool = False) -> Server:
         if limits.get("head", 256) < 256:
             pytest.skip("no server can be given a limit of less than 256 bytes for heads")
-        key = tuple(sorted(limits.items()))
+        key = (gunicorn, *sorted(limits.items()))
         if key not in servers:
             settings = {SETTINGS[k]: v for k, v in limits.items()}
+            settings.update(GUNICORN if gunicorn else {})
             servers[key] = weir_module("wirecheck:app", threads=4, header_timeout="60s", body_timeout="60s",
                                        **settings)
         return servers[key]
@@ -61,6 +65,8 @@ def check_told(case: wire.Case, told: dict) -> None:
 
 def check(case: wire.Case, address: tuple[str, int], pieces: list[bytes]) -> None:
     method = case.data.lstrip(b"\r\n").split(b" ", 1)[0].decode("latin-1")
+    if "fold-method" in case.limits and not case.status:
+        method = method.upper()
     if ("framing", b"length 9223372036854775807") in case.expect:
         assert raw(address, pieces).statuses == [413]  # a good head, but above max-body-size
         return
@@ -111,6 +117,17 @@ def test_wire_case(case: wire.Case, server_for) -> None:
     check(case, server.address, [case.data])
     if len(case.data) <= 2000:
         check(case, server.address, split_at(case.data, 1))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.gunicorn], ids=ident)
+def test_wire_case_that_gunicorn_judges_otherwise(case: wire.Case, server_for) -> None:
+    case = case.under_gunicorn()
+    check(case, server_for(case.limits, gunicorn=True).address, [case.data])
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.unlike_gunicorn][::3], ids=ident)
+def test_wire_case_where_a_must_goes_before_gunicorn(case: wire.Case, server_for) -> None:
+    check(case, server_for(case.limits, gunicorn=True).address, [case.data])
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.status and len(c.data) < 400][::9], ids=ident)

@@ -1,0 +1,293 @@
+"""What requests and applications meet where Weir follows Gunicorn: verdicts, environ, answers."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+
+import pytest
+from harness import Response, Server, Starter
+
+HOST = b"Host: t\r\n"
+# What `weir gunicorn` sets beside the names of its options.
+GUNICORN = {
+    "manners": "gunicorn", "ident": "gunicorn", "lax_host": True, "permit_unconventional_method": False,
+    "max_line_size": 4094, "max_field_size": 8188, "max_head_size": "1M", "proxy_protocol_optional": True,
+    "trusted_proxy": "127.0.0.1,::1,unix", "trusted_proxy_headers": "none", "clear_untrusted_proxy_headers": False,
+    "forwarder_headers": "SCRIPT_NAME,PATH_INFO", "url_prefix_required": True,
+    "secure_scheme_headers": ["X-FORWARDED-PROTOCOL=ssl", "X-FORWARDED-PROTO=https", "X-FORWARDED-SSL=on"],
+}
+
+
+def told(r: Response) -> dict:
+    """The strings of the environ that the application saw."""
+    assert r.status == 200, r
+    return json.loads(b64decode(r.get("x-answer") or ""))
+
+
+@pytest.fixture(scope="module")
+def server(weir_module: Starter) -> Server:
+    return weir_module("wirecheck:app", **GUNICORN)
+
+
+@pytest.fixture(scope="module")
+def distrusting(weir_module: Starter) -> Server:
+    return weir_module("wirecheck:app", **{**GUNICORN, "trusted_proxy": "10.0.0.0/8,unix"})
+
+
+# ---- limits ----
+
+
+def test_limits_and_their_statuses(server):
+    with server.client() as c:
+        assert c.get("/" + "a" * (4094 - len("GET / HTTP/1.1"))).status == 200
+        assert c.get("/", "X: " + "a" * (8190 - len("X: \r\n"))).status == 200
+        assert c.get("/", *[f"X-{i}: y" for i in range(99)]).status == 200
+    # Gunicorn says 400; RFC 9112 §3 demands 414.
+    assert server.get("/" + "a" * (4095 - len("GET / HTTP/1.1"))).status == 414
+    assert server.get("/", "X: " + "a" * (8191 - len("X: \r\n"))).status == 431
+    assert server.get("/", *[f"X-{i}: y" for i in range(99)]).status == 431  # Host, Connection and these
+
+
+def test_a_head_may_be_as_long_as_all_its_fields(weir):
+    s = weir("basic:app", **GUNICORN)
+    assert s.get("/hello", *[f"X-{i}: {'y' * 8000}" for i in range(90)]).status == 200
+
+
+# ---- fields with an underscore ----
+
+
+@pytest.mark.parametrize("header_map, status, shown", [
+    ("drop", 200, None), ("refuse", 400, None), ("dangerous", 200, "1")])
+def test_header_map(weir, header_map, status, shown):
+    s = weir("wirecheck:app", header_map=header_map)
+    r = s.get("/", "X_Real_Ip: 1", "Content_Length: 7")
+    assert r.status == status
+    if status == 200:
+        environ = told(r)
+        assert environ.get("HTTP_X_REAL_IP") == shown
+        assert environ.get("HTTP_CONTENT_LENGTH") == (shown and "7") and "CONTENT_LENGTH" not in environ
+    assert s.get("/", "X-Real-Ip: 1").status == 200
+
+
+def test_dangerous_merges_what_gunicorn_merges(weir):
+    s = weir("wirecheck:app", manners="gunicorn", header_map="dangerous")
+    assert told(s.get("/", "X-A: 1", "X_A: 2"))["HTTP_X_A"] == "1,2"
+
+
+def test_a_trusted_peer_sets_script_name(server):
+    environ = told(server.get("/app/x%20y", "SCRIPT_NAME: /app"))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "/x y")
+    environ = told(server.get("/app", "script_name: /app/"))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "")
+    # The next request is not touched by it, nor by the same target before.
+    with server.client() as c:
+        for _ in range(2):
+            assert told(c.get("/app/y"))["PATH_INFO"] == "/app/y"
+            assert told(c.get("/app/y", "SCRIPT_NAME: /app"))["PATH_INFO"] == "/y"
+
+
+def test_other_names_with_an_underscore_are_hidden_from_trusted_peers_too(server):
+    environ = told(server.get("/", "X_Forwarded_For: 1.2.3.4", "PATH_INFO: /z"))
+    assert "HTTP_X_FORWARDED_FOR" not in environ
+    assert environ["PATH_INFO"] == "/" and environ["HTTP_PATH_INFO"] == "/z"
+
+
+def test_an_untrusted_peer_does_not_set_script_name(distrusting):
+    environ = told(distrusting.get("/app/x", "SCRIPT_NAME: /app"))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/app/x") and "HTTP_SCRIPT_NAME" not in environ
+
+
+def test_any_name_may_be_allowed(weir):
+    s = weir("wirecheck:app", trusted_proxy="127.0.0.1", trusted_proxy_headers="none", forwarder_headers="*")
+    assert told(s.get("/", "X_Any: 1"))["HTTP_X_ANY"] == "1"
+
+
+@pytest.mark.parametrize("path", ["/apix/y", "/other", "/", "/ap"])
+def test_a_path_outside_of_script_name_is_500(weir, server, path):
+    assert server.get(path, "SCRIPT_NAME: /api").status == 500
+    server.wait_log("is not below SCRIPT_NAME")
+    s = weir("wirecheck:app", url_prefix="/api", **GUNICORN)
+    with s.client() as c:
+        for _ in range(2):
+            assert c.get(path).status == 500
+        assert told(c.get("/api/y"))["PATH_INFO"] == "/y"
+    assert "Traceback" not in s.log
+
+
+# ---- the scheme ----
+
+
+@pytest.mark.parametrize("fields, scheme", [
+    ((), "http"),
+    (("X-Forwarded-Proto: https",), "https"),
+    (("x-forwarded-proto: https",), "https"),
+    (("X-Forwarded-Proto: HTTPS",), "http"),
+    (("X-Forwarded-Proto: http",), "http"),
+    (("X-Forwarded-Protocol: ssl", "X-Forwarded-Ssl: on", "X-Forwarded-Proto: https"), "https"),
+    (("X-Forwarded-Ssl: off", "X-Forwarded-Proto: http"), "http"),
+])
+def test_secure_scheme_headers_of_a_trusted_peer(server, fields, scheme):
+    environ = told(server.get("/", *fields))
+    assert environ["wsgi.url_scheme"] == scheme
+    assert environ["SERVER_PORT"] == str(server.port)
+    for field in fields:
+        name, _, value = field.partition(": ")
+        assert environ["HTTP_" + name.upper().replace("-", "_")] == value
+
+
+@pytest.mark.parametrize("fields", [
+    ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off"),
+    ("X-Forwarded-Proto: http", "X-Forwarded-Protocol: ssl"),
+    ("X-Forwarded-Proto: https", "X-Forwarded-Proto: http"),
+])
+def test_contradictory_scheme_headers_are_refused(server, distrusting, fields):
+    assert server.get("/", *fields).status == 400
+    assert told(distrusting.get("/", *fields))["wsgi.url_scheme"] == "http"
+
+
+def test_an_untrusted_peer_does_not_tell_the_scheme(distrusting):
+    environ = told(distrusting.get("/", "X-Forwarded-Proto: https"))
+    assert environ["wsgi.url_scheme"] == "http" and environ["HTTP_X_FORWARDED_PROTO"] == "https"
+
+
+def test_remote_addr_is_the_peer_whatever_it_forwards(server):
+    environ = told(server.get("/", "X-Forwarded-For: 1.2.3.4", "Forwarded: for=5.6.7.8", "X-Forwarded-Host: h"))
+    assert environ["REMOTE_ADDR"] == "127.0.0.1" and environ["REMOTE_PORT"].isdigit()
+    assert environ["HTTP_X_FORWARDED_FOR"] == "1.2.3.4" and environ["HTTP_FORWARDED"] == "for=5.6.7.8"
+    assert environ["HTTP_HOST"] == "t"
+
+
+def test_settings_about_trusted_peers_need_one(weir):
+    for settings in ({"secure_scheme_headers": "X-P=https"}, {"forwarder_headers": "SCRIPT_NAME"}):
+        s = weir("wirecheck:app", ready=False, **settings)
+        s.expected_status = (2,)
+        assert s.wait_end() == 2
+        s.wait_log("has no meaning without trusted-proxy")
+
+
+@pytest.mark.parametrize("value", ["X-P", "=https", "X P=https", "X-P="])
+def test_a_scheme_header_that_is_no_pair(weir, value):
+    s = weir("wirecheck:app", ready=False, trusted_proxy="*", secure_scheme_headers=value)
+    s.expected_status = (2,)
+    assert s.wait_end() == 2
+    s.wait_log("is not NAME=VALUE, as X-Forwarded-Proto=https")
+
+
+# ---- methods, versions, folds ----
+
+
+def test_odd_methods_and_versions(weir, server):
+    for line in (b"get / HTTP/1.1", b"GE / HTTP/1.1", b"A#B / HTTP/1.1", b"GET / HTTP/2.0"):
+        assert server.raw(line + b"\r\n" + HOST + b"\r\n").statuses == [400]
+    s = weir("wirecheck:app", casefold_method=True, permit_unconventional_version=True)
+    for line in (b"get / HTTP/1.1", b"Get / HTTP/2.0"):
+        assert told(s.raw(line + b"\r\n" + HOST + b"\r\n", 1).responses[0])["REQUEST_METHOD"] == "GET"
+    r = s.raw(b"head / HTTP/0.9\r\n\r\n", methods=["HEAD"])
+    assert told(r.responses[0])["REQUEST_METHOD"] == "HEAD" and r.end == "closed" and not r.rest
+
+
+def test_folded_fields_are_one_line_for_the_application(weir, server):
+    data = b"GET / HTTP/1.1\r\n" + HOST + b"X-A: one\r\n\t two\r\nCookie:\r\n a=b\r\n\r\n"
+    environ = told(weir("wirecheck:app", permit_obsolete_folding=True).raw(data, 1).responses[0])
+    assert environ["HTTP_X_A"] == "one two" and environ["HTTP_COOKIE"] == "a=b"
+    assert server.raw(data).statuses == [400]
+
+
+# ---- PROXY protocol ----
+
+
+def test_the_proxy_protocol_is_optional(weir):
+    line = b"PROXY TCP4 1.2.3.4 10.0.0.1 5555 80\r\n"
+    for mode in ("v1", "auto"):
+        s = weir("wirecheck:app", **GUNICORN, proxy_protocol=mode, proxy_protocol_from="127.0.0.1")
+        with s.client() as c:
+            assert told(c.get("/"))["REMOTE_ADDR"] == "127.0.0.1"
+        for pieces in ([line + b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"], [b"P", b"ROX", line[4:] + b"GET / HTTP/1.1\r\n\r\n"]):
+            environ = told(s.raw(pieces, 1).responses[0])
+            assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("1.2.3.4", "5555")
+        assert told(s.raw([b"P", b"OST / HTTP/1.1\r\n\r\n"], 1).responses[0])["REQUEST_METHOD"] == "POST"
+        assert s.raw(b"PROXY TCP4 nonsense\r\n").statuses == [400]
+    s = weir("wirecheck:app", **GUNICORN, proxy_protocol="auto", proxy_protocol_from="10.0.0.1")
+    assert s.raw(line).statuses == [403]
+    assert s.get("/").status == 200
+
+
+# ---- environ ----
+
+
+def test_server_name_and_port_are_the_listeners(server):
+    environ = told(server.get("/", host="example.org:99"))
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("127.0.0.1", str(server.port))
+    assert environ["HTTP_HOST"] == "example.org:99"
+
+
+def test_of_a_unix_socket_they_are_the_hosts(weir, tmp_path):
+    s = weir("wirecheck:app", **GUNICORN, bind=f"unix:{tmp_path}/s")
+    with s.client() as c:
+        for host, name, port in (("example.org", "example.org", "80"), ("a:99", "a", "99"), ("[::1]:7", "[::1]", "7"),
+                                 ("b", "b", "80")):
+            environ = told(c.get("/", host=host))
+            assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)
+        assert environ["REMOTE_ADDR"] == "" and "REMOTE_PORT" not in environ
+        assert told(c.get("/", "X-Forwarded-Proto: https", host="c"))["SERVER_PORT"] == "443"
+        assert told(c.get("/", "X-Forwarded-Proto: https", host="c:8"))["SERVER_PORT"] == "8"
+        assert told(c.get("/", host="c"))["SERVER_PORT"] == "80"
+
+
+def test_names_of_the_environ(server):
+    environ = told(server.get("//a//b%2Fc?q=1#f"))
+    assert environ["PATH_INFO"] == "//a//b/c" and environ["QUERY_STRING"] == "q=1"
+    assert environ["RAW_URI"] == "//a//b%2Fc?q=1#f"
+    assert environ["SERVER_SOFTWARE"] == "gunicorn" and environ["SCRIPT_NAME"] == ""
+
+
+def test_repeated_fields_are_joined_without_a_space_but_cookies(server):
+    environ = told(server.get("/", "X-A: 1", "X-A: 2", "Cookie: a=1", "Cookie: b=2"))
+    assert environ["HTTP_X_A"] == "1,2" and environ["HTTP_COOKIE"] == "a=1; b=2"
+
+
+def test_a_chunked_body_looks_like_one(server):
+    with server.client() as c:
+        c.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        environ = told(c.response())
+    assert environ["HTTP_TRANSFER_ENCODING"] == "chunked" and "CONTENT_LENGTH" not in environ
+    assert b64decode(environ["body"]) == b"hello"
+
+
+def test_a_coding_inside_chunked_is_the_applications(server):
+    with server.client() as c:
+        c.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nzz\r\n0\r\n\r\n")
+        r = c.response()
+        environ = told(r)
+        assert r.get("connection") == "close" and c.rest() == b""
+    assert environ["HTTP_TRANSFER_ENCODING"] == "gzip, chunked" and b64decode(environ["body"]) == b"zz"
+
+
+# ---- answers ----
+
+
+def test_reserved_fields_of_the_application_are_dropped_without_a_word(weir):
+    s = weir("pep:app", **GUNICORN)
+    r = s.get("/reserved")
+    assert r.status == 200 and r.body == b"reserved"
+    assert r.get("server") == "gunicorn" and "1999" not in r.get("date")
+    for name in ("keep-alive", "upgrade", "te", "trailers", "proxy-authenticate"):
+        assert r.get(name) is None
+    assert "Traceback" not in s.log
+    assert weir("pep:app").get("/reserved").status == 500
+
+
+@pytest.mark.parametrize("version, field, keep", [
+    (b"1.1", b"", True), (b"1.1", b"Connection: close\r\n", False),
+    (b"1.0", b"", False), (b"1.0", b"Connection: keep-alive\r\n", True)])
+def test_which_connections_are_kept(server, version, field, keep):
+    with server.client() as c:
+        c.send(b"GET / HTTP/" + version + b"\r\n" + HOST + field + b"\r\n")
+        assert c.response().keep == keep
+        assert c.alive() if keep else c.rest() == b""
+
+
+def test_an_expectation_that_is_not_known_is_417(server):
+    for value in (b"99-continue", b"100-continue, x"):
+        assert server.raw(b"POST / HTTP/1.1\r\n" + HOST + b"Expect: " + value + b"\r\nContent-Length: 1\r\n\r\n").statuses == [417]
