@@ -337,6 +337,46 @@ static void header_names_become_bits(void **state)
     assert_int_equal(proxy_headers_parse(&bits, SLICE("forwarded x-forwarded-by"), &e), -1);
 }
 
+static void connections_begin_with_it_or_not(void **state)
+{
+    (void)state;
+    assert_true(proxy_protocol_begins("P", 1, PROXY_AUTO));
+    assert_true(proxy_protocol_begins("PROXY TCP4", 10, PROXY_V1));
+    assert_false(proxy_protocol_begins("PROXY TCP4", 10, PROXY_V2));
+    assert_false(proxy_protocol_begins("PO", 2, PROXY_AUTO));
+    assert_false(proxy_protocol_begins("PROXYX", 6, PROXY_AUTO));
+    assert_true(proxy_protocol_begins("\r\n\r", 3, PROXY_AUTO));
+    assert_false(proxy_protocol_begins("\r\n\r", 3, PROXY_V1));
+    assert_false(proxy_protocol_begins("\r\n\r\nG", 5, PROXY_AUTO));
+    assert_true(proxy_protocol_begins("\r\n\r\n\0\r\nQUIT\n\x21", 13, PROXY_V2));
+}
+
+static void names_and_pairs_have_an_end(void **state)
+{
+    (void)state;
+    static struct proxy_rules rules;
+    struct err e;
+    rules = (struct proxy_rules){0};
+    assert_int_equal(proxy_names_parse(&rules, SLICE("SCRIPT_NAME, PATH_INFO"), &e), 0);
+    assert_int_equal(rules.n_names, 2);
+    assert_slice(rules.names[1], "PATH_INFO");
+    assert_int_equal(proxy_names_parse(&rules, SLICE("A:B"), &e), -1);
+    assert_int_equal(proxy_names_parse(&rules, SLICE("*"), &e), 0);
+    assert_true(rules.any_name);
+    for (unsigned i = rules.n_names; i < PROXY_NAMES_MAX; i++)
+        assert_int_equal(proxy_names_parse(&rules, SLICE("X"), &e), 0);
+    assert_int_equal(proxy_names_parse(&rules, SLICE("X"), &e), -1);
+
+    assert_int_equal(proxy_scheme_add(&rules, SLICE("X-P=a=b"), &e), 0);
+    assert_slice(rules.schemes[0].name, "X-P");
+    assert_slice(rules.schemes[0].value, "a=b");
+    assert_int_equal(proxy_scheme_add(&rules, SLICE("X-P"), &e), -1);
+    assert_int_equal(proxy_scheme_add(&rules, SLICE("=x"), &e), -1);
+    for (unsigned i = rules.n_schemes; i < PROXY_SCHEMES_MAX; i++)
+        assert_int_equal(proxy_scheme_add(&rules, SLICE("X=y"), &e), 0);
+    assert_int_equal(proxy_scheme_add(&rules, SLICE("X=y"), &e), -1);
+}
+
 /* ---- fields ---- */
 
 static const unsigned X_ALL =
@@ -742,7 +782,9 @@ int main(void)
         cmocka_unit_test(v2_local_and_unspecified_change_nothing),
         cmocka_unit_test(malformed_v2_is_refused),
         cmocka_unit_test(the_mode_says_which_version_is_taken),
+        cmocka_unit_test(connections_begin_with_it_or_not),
         cmocka_unit_test(header_names_become_bits),
+        cmocka_unit_test(names_and_pairs_have_an_end),
         cmocka_unit_test(client_is_the_hop_counted_from_the_right),
         cmocka_unit_test(several_lines_are_one_list),
         cmocka_unit_test(clients_come_in_many_forms),
