@@ -7,6 +7,7 @@
  *   parse(argv, dialect, env) -> dict     read a command line
  *   config(dialect, pairs, fds) -> Config settings from keywords
  *   Server(app, config)                   .listen() .addresses .run(own_signals) .close() .report(text)
+ *   Watch()                               .add(folder) .wait(seconds) .close()
  */
 #include "python_module.h"
 
@@ -37,7 +38,7 @@ static PyMethodDef core_methods[] = {
 
 static int core_exec(PyObject *module)
 {
-    if (python_config_init(module) || python_server_init(module) ||
+    if (python_config_init(module) || python_server_init(module) || python_watch_init(module) ||
         PyModule_AddStringConstant(module, "__version__", WEIR_VERSION))
         return -1;
     return wsgi_module_init(module);

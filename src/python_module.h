@@ -8,6 +8,7 @@
  *   python_module_supervisor.c  Supervisor: this process starts workers
  *   python_module_process.c     healthcheck
  *   python_module_gunicorn.c    Gunicorn's settings, for its configuration file
+ *   python_module_watch.c       Watch: names that change in folders
  *
  * Threads: all with the GIL, unless said otherwise.
  */
@@ -72,5 +73,9 @@ void python_signals_woken(void);
 /* ---- python_module_server.c ---- */
 
 WEIR_MUST_USE int python_server_init(PyObject *module);
+
+/* ---- python_module_watch.c ---- */
+
+WEIR_MUST_USE int python_watch_init(PyObject *module);
 
 #endif

@@ -55,6 +55,12 @@ static PyObject *config_get(PyObject *self, void *which)
         return PyBool_FromLong(c->expose_tracebacks);
     case 7:
         return PyBool_FromLong(c->daemon);
+    case 8:
+        return PyBool_FromLong(c->reload);
+    case 9:
+        return text_list(&c->reload_extra);
+    case 10:
+        return PyUnicode_DecodeFSDefault(c->config);
     default:
         Py_RETURN_NONE;
     }
@@ -69,6 +75,9 @@ static PyGetSetDef config_getset[] = {
     {"dialect", config_get, NULL, "'weir', 'waitress' or 'gunicorn'", (void *)5},
     {"expose_tracebacks", config_get, NULL, "send tracebacks to clients", (void *)6},
     {"daemon", config_get, NULL, "go to the background", (void *)7},
+    {"reload", config_get, NULL, "restart when a file of the application changes", (void *)8},
+    {"reload_extra", config_get, NULL, "more files, or patterns of files, to watch", (void *)9},
+    {"config", config_get, NULL, "the YAML file that was read, or ''", (void *)10},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -261,6 +270,11 @@ PyObject *python_config(PyObject *self, PyObject *args)
     /* serve() reads a file only where it is named: the current folder is its program's. */
     if (o && ((*o->conf.config && conf_yaml_load(&o->conf, &e)) || conf_finish(&o->conf, &e))) {
         PyErr_SetString(PyExc_ValueError, e.text);
+        Py_CLEAR(o);
+    }
+    if (o && o->conf.reload) {
+        PyErr_SetString(PyExc_ValueError, "reload: a program cannot be restarted from within; start "
+                                          "it as weir --reload MODULE:APP");
         Py_CLEAR(o);
     }
     if (o)

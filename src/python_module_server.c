@@ -262,6 +262,17 @@ static PyObject *server_close(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *server_recycle(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct server_object *o = (struct server_object *)self;
+    if (o->server && o->running) {
+        worker_recycle(o->server, RECYCLE_RELOAD);
+        server_stop(o->server, SERVER_HANDOVER);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *server_report(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -314,6 +325,8 @@ static PyMethodDef server_methods[] = {
      "run(own_signals=False) -> int: serve until stopped; 0 = drained, 1 = work was cut."},
     {"close", server_close, METH_NOARGS,
      "Stop a running server (drain), or give back the sockets of one that does not run."},
+    {"recycle", server_recycle, METH_NOARGS,
+     "A worker: ask for a replacement, and accept no connection from now on."},
     {"report", server_report, METH_VARARGS, "Write one line to the error log."},
     {"stats", server_stats, METH_NOARGS, "Counters of a running server as a dict, or None."},
     {NULL, NULL, 0, NULL},

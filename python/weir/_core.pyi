@@ -26,6 +26,12 @@ class Config:
     def dialect(self) -> Dialect: ...
     @property
     def daemon(self) -> bool: ...
+    @property
+    def reload(self) -> bool: ...
+    @property
+    def reload_extra(self) -> list[str]: ...
+    @property
+    def config(self) -> str: ...
 
 class Parsed(TypedDict):
     action: Literal["run", "exit", "check", "print"]
@@ -72,5 +78,16 @@ class Server:
     def stats(self) -> dict[str, int] | None:
         """Counters of a running server."""
     def close(self) -> None: ...
+    def recycle(self) -> None:
+        """A worker: ask for a replacement, and accept no connection from now on."""
     def report(self, text: str) -> None:
         """A line in the error log."""
+
+@final
+class Watch:
+    """Names that change in folders. OSError: the kernel has no more watches."""
+
+    def add(self, folder: str) -> int: ...
+    def wait(self, seconds: float) -> list[tuple[int, str]]:
+        """(folder, name) of what changed; (n, ""): the folder is gone; (-1, ""): look at everything."""
+    def close(self) -> None: ...

@@ -276,6 +276,28 @@ int conf_chdir_check(const struct conf *c, struct err *e)
     return 0;
 }
 
+/* What reload changes in other settings, unless they were given. */
+static int check_reload(struct conf *c, struct err *e)
+{
+    struct conf_mark *tracebacks = &conf_priv(c)->marks[CONF_ROW_expose_tracebacks];
+    if (!c->reload)
+        return 0;
+    if (c->workers == 0 && conf_mark(c, CONF_ROW_workers)->level > LEVEL_DEFAULT)
+        return err_set(e, "%s: reload needs a worker that can be replaced; give workers 1 or more",
+                       conf_mark(c, CONF_ROW_workers)->source);
+    if (c->workers == 0)
+        c->workers = 1;
+    if (tracebacks->level == LEVEL_DEFAULT) {
+        c->expose_tracebacks = true;
+        tracebacks->source = "because of reload";
+    }
+    if (!c->preload)
+        return 0;
+    c->preload = false;
+    return conf_note(c, e, "%s has no effect with reload: each worker imports what has changed",
+                     conf_mark(c, CONF_ROW_preload)->source);
+}
+
 static int finish(struct conf *c, struct err *e)
 {
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
@@ -284,7 +306,7 @@ static int finish(struct conf *c, struct err *e)
         (conf_gunicorn_apply(c, e) || conf_env_apply(c, e) || conf_chdir_check(c, e)))
         return -1;
     if (check_addresses(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
-        check_internal_path(c, e) || check_static(c, e))
+        check_internal_path(c, e) || check_static(c, e) || check_reload(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||
         check_plain(c->server_name, "server-name", false, e) ||
