@@ -6,7 +6,9 @@
  *
  *   parse(argv, dialect, env) -> dict     read a command line
  *   config(dialect, pairs, fds) -> Config settings from keywords
- *   Server(app, config)                   .listen() .addresses .run(own_signals) .close() .report(text)
+ *   Server(app, config, supervisor)       .listen() .addresses .run(own_signals) .close() .report(text)
+ *   Supervisor(config, host)              .listen() .addresses .run() .stop(quick)
+ *   log(level, text)                      one entry of the error log
  *   Watch()                               .add(folder) .wait(seconds) .close()
  */
 #include "python_module.h"
@@ -38,7 +40,8 @@ static PyMethodDef core_methods[] = {
 
 static int core_exec(PyObject *module)
 {
-    if (python_config_init(module) || python_server_init(module) || python_watch_init(module) ||
+    if (python_config_init(module) || python_server_init(module) || python_supervisor_init(module) ||
+        python_watch_init(module) ||
         PyModule_AddStringConstant(module, "__version__", WEIR_VERSION))
         return -1;
     return wsgi_module_init(module);

@@ -23,6 +23,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "conf/conf.h"
+#include "net/listen.h"
+#include "proc/sockets.h"
+#include "proc/supervisor.h"
+#include "proc/worker_process.h"
 
 /* ---- python_module_config.c ---- */
 
@@ -43,8 +47,10 @@ PyObject *python_config(PyObject *self, PyObject *args);
 /* What files of variables and `env` add to the environment: a new dict, NULL with an exception. */
 PyObject *python_env_added(const struct conf *c);
 
-/* Open the error log that *c names and make it the process's: 0, or -1 with an OSError. *sink is
- * owned: log_sink_close. */
+/* Make `sink` (lent) the process's error log, with level and format of *c. */
+void python_log_use(struct log_sink *sink, const struct conf *c);
+/* Open the error log that *c names and use it: 0, or -1 with an OSError. *sink is owned:
+ * log_sink_close. */
 WEIR_MUST_USE int python_log_open(struct log_sink **sink, const struct conf *c);
 
 /* ---- python_module_gunicorn.c ---- */
@@ -73,6 +79,42 @@ void python_signals_woken(void);
 /* ---- python_module_server.c ---- */
 
 WEIR_MUST_USE int python_server_init(PyObject *module);
+
+/* The one line that tells that all is well. `workers`: of a supervisor; -1: this process alone. */
+void python_log_ready(const struct conf *c, const struct listen_set *set, int workers);
+
+/* ---- python_module_supervisor.c ---- */
+
+struct supervisor_object {
+    PyObject_HEAD
+    PyObject *host;                /* counted; weir._supervisor.Supervisor */
+    struct config_object *config;  /* counted; in use */
+    struct supervisor *supervisor; /* owned; NULL before run, and when it is over */
+    struct sockets *sockets;       /* owned; in use; NULL before listen */
+    struct log_sink *errors;       /* owned; in use */
+
+    /* While a reload has not succeeded: what is used then. */
+    struct config_object *next_config; /* counted; NULL: no reload is on its way */
+    struct sockets *next_sockets;      /* owned */
+    struct log_sink *next_errors;      /* owned */
+
+    PyThreadState *waiting; /* while the supervisor polls */
+    PyObject *worker;       /* in a worker: counted; the host's object for it */
+    struct worker_process process; /* in a worker */
+};
+
+extern PyTypeObject *python_supervisor_type; /* kept for the process */
+
+WEIR_MUST_USE int python_supervisor_init(PyObject *module);
+
+struct server;
+
+/* In a worker: make the server one of the supervisor's, with its sockets; then the supervisor's own
+ * are closed here. 0, or -1 with an OSError. */
+WEIR_MUST_USE int python_supervisor_join(struct supervisor_object *o, struct server *s);
+
+/* Call a method of the host without arguments. What it raises is written to the error log. */
+void python_supervisor_tell(struct supervisor_object *o, const char *method);
 
 /* ---- python_module_watch.c ---- */
 

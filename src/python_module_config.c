@@ -61,6 +61,8 @@ static PyObject *config_get(PyObject *self, void *which)
         return text_list(&c->reload_extra);
     case 10:
         return PyUnicode_DecodeFSDefault(c->config);
+    case 11:
+        return PyLong_FromLongLong(c->workers);
     default:
         Py_RETURN_NONE;
     }
@@ -78,6 +80,7 @@ static PyGetSetDef config_getset[] = {
     {"reload", config_get, NULL, "restart when a file of the application changes", (void *)8},
     {"reload_extra", config_get, NULL, "more files, or patterns of files, to watch", (void *)9},
     {"config", config_get, NULL, "the YAML file that was read, or ''", (void *)10},
+    {"workers", config_get, NULL, "processes that serve; 0: this one alone", (void *)11},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -282,20 +285,25 @@ PyObject *python_config(PyObject *self, PyObject *args)
     return (PyObject *)o;
 }
 
-int python_log_open(struct log_sink **sink, const struct conf *c)
+void python_log_use(struct log_sink *sink, const struct conf *c)
 {
     static const char *const LEVELS[] = {"debug", "info", "warning", "error", "critical"};
     enum log_level least = LOG_INFO;
-    struct err e = {{0}};
     for (int i = 0; i <= LOG_CRITICAL; i++)
         if (strcmp(c->log_level, LEVELS[i]) == 0)
             least = (enum log_level)i;
+    log_setup(sink, least, strcmp(c->log_format, "json") == 0);
+    log_color(log_color_wanted(c->log_color, strcmp(c->error_log, "-") == 0 ? STDERR_FILENO : -1));
+}
+
+int python_log_open(struct log_sink **sink, const struct conf *c)
+{
+    struct err e = {{0}};
     if (log_sink_open(sink, c->error_log, STDERR_FILENO, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return -1;
     }
-    log_setup(*sink, least, strcmp(c->log_format, "json") == 0);
-    log_color(log_color_wanted(c->log_color, strcmp(c->error_log, "-") == 0 ? STDERR_FILENO : -1));
+    python_log_use(*sink, c);
     return 0;
 }
 

@@ -2,8 +2,9 @@
 #include "python_module.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "conf/version.h"
@@ -23,6 +24,7 @@ struct server_object {
     struct app *app;              /* owned */
     struct server *server;        /* owned; NULL once closed or abandoned */
     struct log_sink *errors;      /* owned */
+    struct supervisor_object *supervisor; /* counted; NULL: this process serves alone */
     bool listening, running;
     unsigned left;                /* threads still inside the application after run() */
 };
@@ -38,15 +40,17 @@ static void on_wsgi_log(int level, uint64_t request, const char *text)
 static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     struct server_object *o = (struct server_object *)self;
-    static char *names[] = {"app", "config", NULL};
-    PyObject *application, *config; /* borrowed */
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!", names, &application, python_config_type, &config))
+    static char *names[] = {"app", "config", "supervisor", NULL};
+    PyObject *application, *config, *supervisor = NULL; /* borrowed */
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!|O!", names, &application, python_config_type,
+                                     &config, python_supervisor_type, &supervisor))
         return -1;
     if (o->server) {
         PyErr_SetString(PyExc_RuntimeError, "this server is initialised already");
         return -1;
     }
     o->config = (struct config_object *)Py_NewRef(config);
+    o->supervisor = (struct supervisor_object *)Py_XNewRef(supervisor);
     const struct conf *c = &o->config->conf;
     struct err e = {{0}};
     if (python_log_open(&o->errors, c))
@@ -60,7 +64,7 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
         .gunicorn = c->manners[0] == 'g',
         .prefix_required = c->url_prefix_required,
         .multithread = c->threads.max > 1,
-        .multiprocess = false,
+        .multiprocess = supervisor && c->workers > 1,
         .expose_tracebacks = c->expose_tracebacks,
         .log = on_wsgi_log,
     };
@@ -82,7 +86,10 @@ static PyObject *server_listen_py(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the server is closed, or listens already");
         return NULL;
     }
-    if (server_listen(o->server, o->config->fds, o->config->n_fds, &e)) {
+    if (o->supervisor) {
+        if (python_supervisor_join(o->supervisor, o->server))
+            return NULL;
+    } else if (server_listen(o->server, o->config->fds, o->config->n_fds, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
@@ -107,9 +114,12 @@ static PyObject *server_addresses(PyObject *self, void *unused)
 /* What run() needs while it waits. */
 struct run {
     struct server *server;
+    struct supervisor_object *supervisor; /* NULL: this process serves alone */
     struct python_signals signals;
     bool main_thread; /* signals are looked at */
     int stops;        /* how often it was told to stop */
+    int news_fd;      /* epoll: what the main thread waits for */
+    bool wakes;       /* Python's own signals end the wait, too */
 };
 
 static void stop_once_more(struct run *r)
@@ -126,17 +136,115 @@ static void reopen_logs(void)
         log_line(LOG_INFO, 0, "log files opened again");
 }
 
+static void stop_at_once(struct run *r)
+{
+    r->stops = 2;
+    server_stop(r->server, SERVER_NOW);
+}
+
+/* The supervisor has not seen a sign of life: say where the threads are, and end. It kills this process
+ * a moment later, whether this works or not. */
+static void end_aborted(struct supervisor_object *o)
+{
+    log_line(LOG_ERROR, 0, "worker %d got ABRT; its threads:", (int)getpid());
+    log_stop();
+    PyObject *module = PyImport_ImportModule("faulthandler"); /* new */
+    PyObject *done = module ? PyObject_CallMethod(module, "dump_traceback", NULL) : NULL; /* new */
+    if (!done)
+        PyErr_Clear();
+    python_supervisor_tell(o, "aborted");
+    _exit(1);
+}
+
+static void obey(struct run *r, enum worker_order order)
+{
+    switch (order) {
+    case WORKER_GO_ON:
+        break;
+    case WORKER_REOPEN:
+        reopen_logs();
+        break;
+    case WORKER_HANDOVER:
+    case WORKER_DRAIN:
+        if (!r->stops)
+            r->stops = 1;
+        server_stop(r->server, order == WORKER_DRAIN ? SERVER_DRAIN : SERVER_HANDOVER);
+        break;
+    case WORKER_END:
+        stop_at_once(r);
+        python_supervisor_tell(r->supervisor, "interrupted");
+        break;
+    case WORKER_ABORT:
+        end_aborted(r->supervisor);
+        break;
+    }
+}
+
 static void take_signals(struct run *r)
 {
     unsigned char numbers[64];
     size_t n;
     while ((n = signals_read(numbers, sizeof numbers)) > 0)
         for (size_t i = 0; i < n; i++) {
-            if (numbers[i] == SIGUSR1)
+            if (r->supervisor)
+                obey(r, worker_process_on_signal(&r->supervisor->process, numbers[i]));
+            else if (numbers[i] == SIGUSR1)
                 reopen_logs();
             else
                 stop_once_more(r);
         }
+}
+
+/* What ends a wait. Not poll: that refuses more descriptors than RLIMIT_NOFILE, which an application may
+ * lower. */
+enum { NEWS_DONE, NEWS_SIGNAL, NEWS_WOKEN, NEWS_TELL, N_NEWS };
+
+static int watch(struct run *r, int fd, uint32_t what)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = what};
+    return fd < 0 ? 0 : epoll_ctl(r->news_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* All but the end of the server, which has not begun. */
+static int watch_others(struct run *r)
+{
+    r->news_fd = epoll_create1(EPOLL_CLOEXEC);
+    r->wakes = r->main_thread && python_signals_wake_fd(&r->signals) >= 0;
+    return r->news_fd < 0 || (r->main_thread && watch(r, signals_fd(), NEWS_SIGNAL)) ||
+                   (r->wakes && watch(r, python_signals_wake_fd(&r->signals), NEWS_WOKEN)) ||
+                   (r->supervisor && watch(r, r->supervisor->process.tell_fd, NEWS_TELL))
+               ? -1
+               : 0;
+}
+
+static void take_tell(struct run *r)
+{
+    int fd = r->supervisor->process.tell_fd;
+    obey(r, worker_process_on_tell(&r->supervisor->process));
+    if (r->supervisor->process.tell_fd < 0)
+        (void)epoll_ctl(r->news_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/* True: the server has stopped. */
+static bool take_news(struct run *r)
+{
+    struct epoll_event events[N_NEWS];
+    int n;
+    bool over = false;
+    Py_BEGIN_ALLOW_THREADS
+    n = epoll_wait(r->news_fd, events, N_NEWS, r->main_thread && !r->wakes ? NO_WAKE_MS : -1);
+    Py_END_ALLOW_THREADS
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.u32 == NEWS_WOKEN)
+            python_signals_woken();
+        else if (events[i].data.u32 == NEWS_SIGNAL)
+            take_signals(r);
+        else if (events[i].data.u32 == NEWS_TELL)
+            take_tell(r);
+        else
+            over = true;
+    }
+    return over;
 }
 
 /*
@@ -147,12 +255,7 @@ static void take_signals(struct run *r)
 static int wait_stopped(struct run *r)
 {
     PyObject *type = NULL, *value = NULL, *trace = NULL; /* owned, once raised */
-    int wake = r->main_thread ? python_signals_wake_fd(&r->signals) : -1;
-    for (bool over = false; !over;) {
-        struct pollfd fds[] = {{.fd = r->server->done_fd, .events = POLLIN},
-                               {.fd = r->main_thread ? signals_fd() : -1, .events = POLLIN},
-                               {.fd = wake, .events = POLLIN}};
-        int n;
+    do {
         if (r->main_thread && PyErr_CheckSignals()) {
             if (!type)
                 PyErr_Fetch(&type, &value, &trace);
@@ -160,15 +263,7 @@ static int wait_stopped(struct run *r)
                 PyErr_Clear();
             stop_once_more(r);
         }
-        Py_BEGIN_ALLOW_THREADS
-        n = poll(fds, countof(fds), r->main_thread && wake < 0 ? NO_WAKE_MS : -1);
-        Py_END_ALLOW_THREADS
-        if (n > 0 && fds[2].revents)
-            python_signals_woken();
-        if (n > 0 && fds[1].revents)
-            take_signals(r);
-        over = n > 0 && fds[0].revents;
-    }
+    } while (!take_news(r));
     if (type) {
         PyErr_Restore(type, value, trace);
         return -1;
@@ -176,18 +271,45 @@ static int wait_stopped(struct run *r)
     return 0;
 }
 
-static void log_ready(const struct server_object *o)
+void python_log_ready(const struct conf *c, const struct listen_set *set, int workers)
 {
-    const struct conf *c = &o->config->conf;
-    const struct server *s = o->server;
-    char urls[1024] = "";
+    char urls[1024] = "", processes[32] = "";
     size_t used = 0;
-    for (unsigned i = 0; i < s->listeners.n && used < sizeof urls; i++)
+    for (unsigned i = 0; i < set->n && used < sizeof urls; i++)
         used += (size_t)snprintf(urls + used, sizeof urls - used, "%s%s", i ? ", " : "",
-                                 s->listeners.items[i]->url);
-    log_line(LOG_INFO, 0, "weir %s serving %s on %s (threads %lld:%lld, pid %d)", WEIR_VERSION,
-             *c->app ? c->app : "an application", urls, (long long)c->threads.min,
+                                 set->items[i]->url);
+    if (workers >= 0)
+        snprintf(processes, sizeof processes, "workers %d, ", workers);
+    log_line(LOG_INFO, 0, "weir %s serving %s on %s (%sthreads %lld:%lld, pid %d)", WEIR_VERSION,
+             *c->app ? c->app : "an application", urls, processes, (long long)c->threads.min,
              (long long)c->threads.max, (int)getpid());
+}
+
+/* Start the server and whatever run() needs. 0, or -1 with an exception. */
+static int begin(struct run *r, bool own)
+{
+    struct err e = {{0}};
+    /* Before the first connection: a signal must not end what serves already. */
+    if (r->main_thread && python_signals_take(&r->signals, own))
+        return -1;
+    int rc = r->supervisor ? worker_process_signals(&e) : 0;
+    if (!rc && watch_others(r))
+        rc = err_set(&e, "cannot wait for signals: %s", strerror(errno));
+    if (!rc)
+        rc = log_start(&e) || server_start(r->server, &e);
+    if (!rc && watch(r, r->server->done_fd, NEWS_DONE)) {
+        rc = err_set(&e, "cannot wait for the end: %s", strerror(errno));
+        server_stop(r->server, SERVER_NOW);
+        (void)server_join(r->server, -1);
+    }
+    if (!rc)
+        return 0;
+    PyErr_SetString(PyExc_OSError, e.text);
+    if (r->news_fd >= 0)
+        close(r->news_fd);
+    if (r->main_thread)
+        python_signals_give_back(&r->signals);
+    return -1;
 }
 
 /* run(own_signals) -> int: 0 drained, 1 ended with work cut. Threads may be left inside the
@@ -202,42 +324,47 @@ static PyObject *server_run(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "the server is closed, or runs already");
         return NULL;
     }
-    struct err e = {{0}};
     if (!o->listening) {
         PyObject *r = server_listen_py(self, NULL); /* new */
         if (!r)
             return NULL;
         Py_DECREF(r);
     }
-    struct run r = {.server = o->server, .main_thread = getpid() == gettid()};
+    struct run r = {.server = o->server,
+                    .supervisor = o->supervisor,
+                    .main_thread = getpid() == gettid(),
+                    .news_fd = -1};
     wsgi_set_switch_interval((double)o->config->conf.switch_interval / 1000);
-    /* Before the first connection: a signal must not end what serves already. */
-    if (r.main_thread && python_signals_take(&r.signals, own))
-        return NULL;
-    if (log_start(&e) || server_start(o->server, &e)) {
-        PyErr_SetString(PyExc_OSError, e.text);
+    if (begin(&r, own)) {
         server_free(&o->server); /* what was begun cannot be begun again */
         log_stop();
-        if (r.main_thread)
-            python_signals_give_back(&r.signals);
         return NULL;
     }
     o->running = true;
-    log_ready(o);
+    if (o->supervisor)
+        worker_process_ready(&o->supervisor->process);
+    else
+        python_log_ready(&o->config->conf, &o->server->listeners, -1);
 
     int rc = wait_stopped(&r);
     unsigned inside;
     Py_BEGIN_ALLOW_THREADS
     inside = server_join(o->server, r.stops > 1 ? JOIN_AT_ONCE_MS : JOIN_AFTER_GRACE_MS);
     Py_END_ALLOW_THREADS
-    if (r.main_thread)
+    if (r.main_thread && !r.supervisor) /* a worker that ends must not be ended by what comes now */
         python_signals_give_back(&r.signals);
+    close(r.news_fd);
     o->left = inside;
     bool cut = inside > 0 || atomic_load(&o->server->cancelled);
-    if (inside)
+    if (r.supervisor) {
+        if (inside)
+            log_line(LOG_WARNING, 0, "worker %d ends; %u requests were still inside the application",
+                     (int)getpid(), inside);
+    } else if (inside) {
         log_line(LOG_WARNING, 0, "stopped; %u requests were still inside the application", inside);
-    else
+    } else {
         log_line(LOG_INFO, 0, "stopped");
+    }
     if (inside)
         o->server = NULL; /* its threads still look at it */
     else
@@ -313,6 +440,7 @@ static void server_dealloc(PyObject *self)
     log_color(false);
     if (o->errors)
         log_sink_close(&o->errors);
+    Py_XDECREF(o->supervisor);
     Py_XDECREF(o->config);
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free(self);
@@ -347,7 +475,7 @@ static PyGetSetDef server_getset[] = {
 static PyType_Slot server_slots[] = {
     {Py_tp_init, server_init},       {Py_tp_new, PyType_GenericNew}, {Py_tp_dealloc, server_dealloc},
     {Py_tp_methods, server_methods}, {Py_tp_getset, server_getset},
-    {Py_tp_doc, "Server(app, config): one worker in this process."},
+    {Py_tp_doc, "Server(app, config, supervisor=None): one worker in this process."},
     {0, NULL},
 };
 

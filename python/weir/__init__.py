@@ -11,12 +11,12 @@ defaults, and every setting of Weir by its name with underscores.
 from __future__ import annotations
 
 import sys
-import sysconfig
-from typing import TYPE_CHECKING, Any
 
+# typing is not imported: a supervisor stays small.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Callable
+    from typing import Any, Callable
 
     from _typeshed.wsgi import WSGIApplication
     from typing_extensions import Unpack
@@ -31,6 +31,12 @@ class UnsupportedPython(ImportError):
     """This Python cannot run Weir; the text says why and what to use."""
 
 
+def _is_free_threaded() -> bool:
+    import sysconfig  # not before it is needed: it is large
+
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
 def _extension() -> ModuleType:
     """The extension module, imported when it is first needed."""
     if sys.version_info < (3, 10):
@@ -42,7 +48,7 @@ def _extension() -> ModuleType:
         raise UnsupportedPython(
             "Weir needs CPython; this is %s (%s)" % (sys.implementation.name, sys.executable)
         )
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.version_info >= (3, 13) and _is_free_threaded():
         raise UnsupportedPython(
             "Weir does not support free-threaded builds of Python; use an ordinary build of "
             "Python %d.%d instead of %s" % (*sys.version_info[:2], sys.executable)

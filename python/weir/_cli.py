@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable
 
 import weir
-from weir import _load
 from weir._process import Process
 
+# A supervisor stays small: nothing is imported here that only a worker needs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable
+
     from weir._core import Config
+    from weir._hooks import Hooks
 
     Loader = Callable[[Config], Any]
 
@@ -45,14 +48,41 @@ def main(argv: list[str]) -> int:
     sys.stdout.flush()
     if parsed["action"] in ("exit", "print"):
         return parsed["status"]
+    check_only = parsed["action"] == "check"
+    if parsed["config"].workers and not check_only:
+        from weir import _hooks
+
+        hooks = _hooks.Hooks(core, argv, dialect)
+        return supervise(core, process, parsed["config"], parsed["environ"], hooks)
     os.environ.update(parsed["environ"])
-    status = run(core, process, parsed["config"], parsed["action"] == "check")
+    status = run(core, process, parsed["config"], check_only)
+    process.end(core, status)
+    return status
+
+
+def supervise(
+    core: Any, process: Process, config: Config, environ: dict[str, str], hooks: Hooks
+) -> int:
+    """Serve with workers. This process is the supervisor; it returns in each worker, too."""
+    from weir import _supervisor
+
+    supervisor = _supervisor.Supervisor(core, process, config, environ, hooks)
+    try:
+        status = supervisor.serve()
+    except _supervisor.StartError as error:
+        status = fail(str(error), error.details)
+    except (OSError, ValueError) as error:
+        status = fail(error.args[-1] if error.args else repr(error))
+    if supervisor.worker:
+        return _supervisor.work(supervisor, supervisor.worker)
     process.end(core, status)
     return status
 
 
 def run(core: Any, process: Process, config: Config, check_only: bool) -> int:
-    """Check or serve; what is wrong is said in one line."""
+    """Check, or serve in this process; what is wrong is said in one line."""
+    from weir import _load
+
     try:
         if check_only:
             return check(core, config)
@@ -76,12 +106,16 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
 
 def load(config: Config) -> Any:
     """The application, imported from its folder."""
+    from weir import _load
+
     enter_folder(config)
     option = "--call" if config.dialect == "waitress" else "--factory"
     return _load.load(config.app, config.factory, option)
 
 
 def enter_folder(config: Config) -> None:
+    from weir import _load
+
     if config.chdir:
         change_folder(config.chdir)
     _load.prepare_path(config.pythonpath)

@@ -1,6 +1,6 @@
 """The C core. Texts that name files or come from the environment use the file system encoding."""
 
-from typing import Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, final
 
 from _typeshed.wsgi import WSGIApplication
 
@@ -32,6 +32,8 @@ class Config:
     def reload_extra(self) -> list[str]: ...
     @property
     def config(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
 
 class Parsed(TypedDict):
     action: Literal["run", "exit", "check", "print"]
@@ -62,9 +64,32 @@ def process_ready() -> None: ...
 def process_end() -> None: ...
 def log_lent_changed() -> None:
     """Standard output or standard error leads elsewhere."""
+
+@final
+class Supervisor:
+    """Starts workers and looks after them; `host` is weir._supervisor.Supervisor."""
+
+    def __init__(self, config: Config, host: Any) -> None: ...
+    def listen(self) -> None:
+        """Open the addresses. OSError names the address, the cause and the cure."""
+    @property
+    def addresses(self) -> list[str]: ...
+    def run(self) -> int | None:
+        """The exit code once all workers have ended. In a worker, right after its fork: None."""
+    @property
+    def worker(self) -> Any:
+        """In a worker: what `host` made for it."""
+    def begin(self) -> bool:
+        """In a worker, before anything else. False: the supervisor has ended already."""
+    def may_complain(self) -> bool:
+        """Is this the first worker that says why it cannot start?"""
+    def stop(self, quick: bool = False) -> None: ...
+
 @final
 class Server:
-    def __init__(self, app: WSGIApplication, config: Config) -> None: ...
+    def __init__(
+        self, app: WSGIApplication, config: Config, supervisor: Supervisor | None = None
+    ) -> None: ...
     def listen(self) -> None:
         """Open the addresses. OSError names the address, the cause and the cure."""
     @property

@@ -270,6 +270,11 @@ static int set_variable(struct conf *c, const char *name, size_t name_n, const c
             return err_set(e, "%s: '%.80s' is not a port; give 0 to 65535", source, value);
         return conf_port_check(value, source, e);
     }
+    if (c->dialect == CONF_WEIR && slice_eq(s, SLICE("WEB_CONCURRENCY")) && *value) {
+        p->concurrency = conf_copy(c, value, strlen(value), e);
+        p->concurrency_source = conf_copy(c, source, strlen(source), e);
+        return p->concurrency && p->concurrency_source ? 0 : -1;
+    }
     if (!slice_starts(s, SLICE("WEIR_"))) {
         char plain[32];
         if (c->dialect != CONF_GUNICORN || name_n >= sizeof plain)
@@ -375,6 +380,16 @@ int conf_env_apply(struct conf *c, struct err *e)
     return 0;
 }
 
+/* What hosting sets for the number of workers; WEIR_WORKERS says it to Weir alone and wins. */
+static int take_concurrency(struct conf *c, struct err *e)
+{
+    const struct conf_priv *p = conf_priv(c);
+    if (!p->concurrency || conf_mark(c, CONF_ROW_workers)->level >= LEVEL_ENV)
+        return 0;
+    return conf_row_set(c, &conf_rows[CONF_ROW_workers], p->concurrency, LEVEL_ENV,
+                        p->concurrency_source, e);
+}
+
 /* ---- the whole ---- */
 
 int conf_command_line(struct conf *c, int argc, char *const *argv, FILE *out, FILE *out_err,
@@ -422,7 +437,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, char *const *environ_
             *action = conf_gunicorn_action(c);
         return 0;
     }
-    if (conf_env_apply(c, e))
+    if (conf_env_apply(c, e) || take_concurrency(c, e))
         return conf_plain_error(-1, e);
     if (!*c->app && *action != CONF_PRINT)
         return err_set(

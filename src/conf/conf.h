@@ -96,7 +96,7 @@ void conf_fini(struct conf *c);
 WEIR_MUST_USE int conf_set(struct conf *c, const char *name, const char *value, const char *source,
                            struct err *e);
 
-/* Read WEIR_… and PORT from `environ_` (NULL-terminated NAME=VALUE); nothing in CONF_WAITRESS. */
+/* Read WEIR_…, PORT and WEB_CONCURRENCY from `environ_` (NULL-terminated NAME=VALUE); nothing in CONF_WAITRESS. */
 WEIR_MUST_USE int conf_environment(struct conf *c, char *const *environ_, struct err *e);
 
 /*

@@ -57,6 +57,8 @@ struct conf_priv {
     const char *host, *port;     /* --host, --port; NULL = not given */
     const char *port_env;        /* PORT of the environment; NULL = not given */
     const char *port_env_source; /* "PORT", or "FILE:LINE: PORT" */
+    const char *concurrency;     /* WEB_CONCURRENCY of the environment; NULL = not given */
+    const char *concurrency_source;
     const char *unix_socket;     /* Waitress'; NULL = not given */
     struct conf_list listen;     /* Waitress' */
     struct conf_list sockets;    /* Waitress': descriptors as text */

@@ -192,6 +192,9 @@ int conf_waitress_defaults(struct conf *c, struct err *e)
     /* Waitress counts bytes, not fields, and serves requests without a Host. */
     if (conf_row_set(c, &conf_rows[CONF_ROW_max_fields], "10000", LEVEL_DEFAULT, from, e))
         return -1;
+    /* One process, as there; workers only where the command line asks for them. */
+    if (conf_row_set(c, &conf_rows[CONF_ROW_workers], "0", LEVEL_DEFAULT, from, e))
+        return -1;
     return conf_row_set(c, &conf_rows[CONF_ROW_lax_host], "yes", LEVEL_DEFAULT, from, e);
 }
 

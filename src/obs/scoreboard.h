@@ -53,12 +53,14 @@ struct scoreboard_slot {
     struct counters counters; /* worker; kept when the slot passes to the next process */
 } __attribute__((aligned(64)));
 
-#define SCOREBOARD_SLOTS_MAX 1024
+#define SCOREBOARD_SLOTS_MAX 4096
 
 struct scoreboard {
     uint32_t n_slots;
     _Atomic int32_t stopping;   /* the whole server stops: nobody takes connections over */
     _Atomic int32_t supervisor; /* its pid */
+    _Atomic uint32_t top;       /* all slots in use are below this one; supervisor */
+    _Atomic int32_t boot_told;  /* a worker has said why it cannot start: the others need not */
     struct scoreboard_slot slots[];
 };
 

@@ -335,9 +335,9 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     return 0;
 }
 
-static int listen_bind(struct server *s, const struct conf_bind *b, struct err *e)
+int server_bind(struct listen_set *set, const struct conf *c, const struct conf_bind *b,
+                struct err *e)
 {
-    const struct conf *c = s->conf;
     struct listen_spec spec = {
         .kind = b->kind == CONF_BIND_TCP    ? LISTEN_TCP
                 : b->kind == CONF_BIND_UNIX ? LISTEN_UNIX
@@ -352,7 +352,7 @@ static int listen_bind(struct server *s, const struct conf_bind *b, struct err *
         .backlog = (int)c->backlog,
         .mode = (unsigned)c->unix_socket_perms,
     };
-    return listen_open(&s->listeners, &spec, e);
+    return listen_open(set, &spec, e);
 }
 
 int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e)
@@ -361,12 +361,12 @@ int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *
         char text[32];
         snprintf(text, sizeof text, "fd://%d", fds[i]);
         struct conf_bind b = {.kind = CONF_BIND_FD, .fd = fds[i], .text = text};
-        if (listen_bind(s, &b, e))
+        if (server_bind(&s->listeners, s->conf, &b, e))
             return -1;
     }
     /* Sockets that were handed over take the place of addresses. */
     for (unsigned i = 0; !n_fds && i < s->conf->n_binds; i++)
-        if (listen_bind(s, &s->conf->binds[i], e))
+        if (server_bind(&s->listeners, s->conf, &s->conf->binds[i], e))
             return -1;
     return 0;
 }

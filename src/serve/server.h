@@ -88,6 +88,10 @@ void server_join_board(struct server *s, const struct server_worker *w);
  * descriptors; paths of Unix sockets stay the caller's to remove. */
 WEIR_MUST_USE int server_share_listeners(struct server *s, const struct listen_set *set, struct err *e);
 
+/* Open one address as `c` wants it and append it to the set. */
+WEIR_MUST_USE int server_bind(struct listen_set *set, const struct conf *c,
+                              const struct conf_bind *b, struct err *e);
+
 /* Bind all addresses (also those inherited: fds[0..n_fds)). */
 WEIR_MUST_USE int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e);
 

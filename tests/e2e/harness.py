@@ -359,9 +359,9 @@ def raw(address: Address, data: bytes | Sequence[bytes], n: int | None = None,
 
 # ---- the server ----
 
-# "… serving X on http://127.0.0.1:1, http://[::1]:2 (threads 4:256, pid 3)". From then on it minds signals; the
-# line that Waitress prints comes before.
-READY = re.compile(r"serving .*?\bon (http://.*?) \(threads ")
+# "… serving X on http://127.0.0.1:1, http://[::1]:2 (workers 1, threads 4:256, pid 3)". From then on it minds
+# signals; the line that Waitress prints comes before.
+READY = re.compile(r"serving .*?\bon (http://.*?) \((?:workers (?P<n>\d+), )?threads ")
 
 
 class Server:
@@ -377,6 +377,7 @@ class Server:
         self.given = address  # where the log cannot tell it
         self.clients: list[Client] = []
         self.expected_status: tuple[int, ...] = (0,)
+        self.supervised = False  # the process is a supervisor with workers
 
     # what it tells
 
@@ -411,7 +412,9 @@ class Server:
 
     def wait_ready(self) -> None:
         def urls() -> list[str] | None:
-            found = [url for line in READY.findall(self.log) for url in line.split(", ")]
+            lines = list(READY.finditer(self.log))
+            found = [url for line in lines for url in line[1].split(", ")]
+            self.supervised = bool(lines) and lines[0]["n"] is not None
             if not found and self.process.poll() is not None:
                 raise AssertionError(f"weir ended with {self.process.returncode}:\n{self.log}")
             return found
@@ -444,22 +447,38 @@ class Server:
 
     # what the system tells of it
 
+    def worker_pids(self) -> list[int]:
+        """The workers, the oldest first; the process itself where it serves alone."""
+        if not self.supervised:
+            return [self.pid]
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
+    @property
+    def worker_pid(self) -> int:
+        """The worker, where there is one."""
+        pids = self.worker_pids()
+        assert len(pids) == 1, f"{len(pids)} workers"
+        return pids[0]
+
+    def _status(self, name: str) -> int:
+        """A number of the worker's /proc/PID/status."""
+        text = Path(f"/proc/{self.worker_pid}/status").read_text()
+        return int(re.search(name + r":\s+(\d+)", text)[1])  # type: ignore[index]
+
     def rss_kib(self) -> int:
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", text)[1])  # type: ignore[index]
+        return self._status("VmRSS")
 
     def peak_kib(self) -> int:
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+)", text)[1])  # type: ignore[index]
+        return self._status("VmHWM")
 
     def threads(self) -> int:
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"Threads:\s+(\d+)", text)[1])  # type: ignore[index]
+        return self._status("Threads")
 
     def fds(self) -> list[str]:
         """What its open descriptors point to."""
         found = []
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+        for entry in Path(f"/proc/{self.worker_pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 found.append(os.readlink(entry))
         return found
@@ -468,8 +487,12 @@ class Server:
         return sum(name.startswith("socket:") for name in self.fds())
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of the process and its workers."""
+        total = 0
+        for pid in {self.pid, *self.worker_pids()}:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
 
     def running(self) -> bool:
         return self.process.poll() is None

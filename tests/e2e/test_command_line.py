@@ -212,7 +212,7 @@ def test_checked_configuration_is_said_to_be_fine(folder):
 def test_ready_line_names_application_address_and_threads(weir, folder):
     s = weir("greet:app", cwd=folder, threads="2:9")
     assert re.search(
-        rf"weir \d+\.\d+\.\d+ serving greet:app on http://127\.0\.0\.1:{s.port} \(threads 2:9, pid {s.pid}\)",
+        rf"weir \d+\.\d+\.\d+ serving greet:app on http://127\.0\.0\.1:{s.port} \(workers 1, threads 2:9, pid {s.pid}\)",
         s.log,
     )
     assert s.get("/").body == b"hello"
@@ -324,7 +324,7 @@ def test_virtual_environment_is_used_before_the_system(tmp_path):
 
 def test_python_that_cannot_run_it_is_told(tmp_path):
     r = run("a:b", env={"WEIR_PYTHON": str(tmp_path / "none")}, cwd=tmp_path)
-    assert "cannot run WEIR_PYTHON" in r.stderr and r.returncode == 1
+    assert "cannot run WEIR_PYTHON" in r.stderr and r.returncode == 4
 
 
 # ---- serve() ----

@@ -33,7 +33,7 @@ def test_file_of_the_folder_alone_starts_the_server(weir, folder):
     server = weir(command=weir_command(), cwd=folder)
     r = server.get("/")
     assert r.text == str(folder) and r.get("server") == "from yaml"
-    assert "(threads 3:3, " in server.log
+    assert "(workers 1, threads 3:3, " in server.log
     wait_for(lambda: "GET / " in (folder / "access.log").read_text(), what="an access line")
 
 
@@ -52,7 +52,7 @@ def test_options_and_variables_are_stronger(weir, folder):
     (folder / "weir.yaml").write_text("bind: 127.0.0.1:1\nthreads: 3\nident: yaml\n")
     server = weir("where:app", cwd=folder, threads=5, env={"WEIR_IDENT": "variable"})
     assert server.get("/").get("server") == "variable"
-    assert "(threads 4:5, " in server.log
+    assert "(workers 1, threads 4:5, " in server.log
 
 
 def test_env_reaches_the_application_and_overrides(weir, folder):

@@ -31,9 +31,9 @@ def refused(server: Server) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_finishes_what_runs_and_ends_with_zero(weir: Starter, number: int) -> None:
-    server = weir("basic:app", threads=8, drain_idle="200ms")
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGTERM, 0), (signal.SIGINT, 0)])
+def test_a_stop_finishes_what_runs_and_ends_with_zero(weir: Starter, number: int, workers: int) -> None:
+    server = weir("basic:app", threads=8, workers=workers, drain_idle="200ms")
     slow, stream, idle, queued = (server.client() for _ in range(4))
     assert idle.get("/hello").status == 200
     slow.request("GET", "/sleep/1200?slow")
@@ -226,8 +226,8 @@ def test_nothing_is_left_running(weir: Starter) -> None:
         c.request("GET", "/sleep/50")
     for c in ask:
         c.response()
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
-    assert children == ""
+    worker = server.worker_pid
+    assert Path(f"/proc/{worker}/task/{worker}/children").read_text() == ""
     assert server.stop() == 0
     assert not Path(f"/proc/{server.pid}/task").exists() or not server.running()
 

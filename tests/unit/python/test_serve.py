@@ -196,6 +196,7 @@ def test_waitress_serve_chooses_the_dialect():
 
 def test_free_threaded_python_is_refused(monkeypatch, capsys):
     monkeypatch.setattr("sysconfig.get_config_var", lambda name: name == "Py_GIL_DISABLED")
+    monkeypatch.setattr(sys, "version_info", (3, 13, 1))
     assert _cli.main(["weir", "a:b"]) == 1
     assert "free-threaded" in capsys.readouterr().err
 
@@ -213,7 +214,7 @@ def test_missing_extension_names_the_python(monkeypatch, capsys):
 
 
 def config(**fields):
-    base = dict(app="one:app", factory=False, chdir="", pythonpath=[], dialect="weir", daemon=False)
+    base = dict(app="one:app", factory=False, chdir="", pythonpath=[], dialect="weir", daemon=False, workers=0)
     return types.SimpleNamespace(**{**base, **fields}, addresses=["http://h:1"], error=None)
 
 

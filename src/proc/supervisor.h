@@ -1,0 +1,176 @@
+/*
+ * supervisor: starts workers, replaces those that end, and stops them all. One thread with poll.
+ *
+ * It knows neither Python nor HTTP: what to do with a new process is its host's (struct
+ * supervisor_ops). A worker is a child made by fork that tells by a byte on its socket that its slot
+ * of the board has something new: it is READY, or it asks to be replaced.
+ *
+ *   start     n workers are forked. When all are READY the host is told, once. One that cannot
+ *             start ends the start, with its exit code.
+ *   crash     is replaced at once; workers that die within CRASH_YOUNG_MS of being ready are
+ *             replaced later and later, at most every CRASH_WAIT_MS_MAX.
+ *   recycle   the replacement first; when it is READY the old one is retired.
+ *   HUP       a new generation beside the old one; when all of it is READY the old one is retired. If
+ *             one of it cannot start, the new generation ends and the old one stays.
+ *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS.
+ *   stop      board->stopping is set and all are retired, then run returns.
+ *
+ * Signals are Gunicorn's: HUP, USR1 (logs are opened again, here and in every worker), USR2 (the
+ * host's), TTIN, TTOU, TERM, INT and QUIT (quick), WINCH (stops the workers of a daemon), CHLD.
+ *
+ * Idle it sleeps; only worker-timeout makes it look at the board, every half of that time. A READY
+ * worker without a sign of life for worker-timeout gets ABRT, and KILL after ABORT_MS.
+ *
+ * Children that it did not start (process 1 of a container; subreaper) are reaped.
+ *
+ * Units:   _ms milliseconds, _ns nanoseconds of the monotonic clock.
+ * Owner:   the supervisor owns its children, board, sockets; `host` and what it attaches to a child
+ *          are the host's.
+ * Threads: one. Signals may reach any thread of the process.
+ * Crash:   when the supervisor is killed the workers see the end of their sockets, and
+ *          PR_SET_PDEATHSIG; they stop (proc/worker_process.h).
+ */
+#ifndef WEIR_PROC_SUPERVISOR_H
+#define WEIR_PROC_SUPERVISOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/attr.h"
+#include "base/err.h"
+#include "obs/scoreboard.h"
+
+/* Exit codes of a worker that could not start (as Gunicorn). */
+enum { EXIT_BOOT_FAILED = 3, EXIT_APP_FAILED = 4 };
+
+/* What a retired worker is given beyond its grace. */
+#define RETIRE_EXTRA_MS 1000
+/* A worker that is told to end at once, or by ABRT, has so long. */
+#define QUICK_MS 2000
+#define ABORT_MS 1000
+/* A second TERM shortens the grace to this. */
+#define HURRY_MS 2000
+/* Replacing workers that die young: at once, then after 100 ms, 200 ms, … */
+#define CRASH_YOUNG_MS 1000
+#define CRASH_WAIT_MS 100
+#define CRASH_WAIT_MS_MAX 5000
+/* Those that somebody kills (SIGKILL) are not the application's fault. */
+#define KILLED_WAIT_MS_MAX 500
+
+enum child_state {
+    CHILD_BOOTING = 0, /* forked; not READY yet */
+    CHILD_READY,       /* serves */
+    CHILD_RETIRING,    /* was told to end, or ends by itself */
+};
+
+/* One worker, from before its fork until it has been waited for. */
+struct child {
+    pid_t pid;           /* 0 until the fork */
+    unsigned slot;       /* of the board */
+    uint32_t age;        /* counts all workers since the start, from 1 */
+    uint32_t generation; /* of the configuration that it was started with */
+    enum child_state state;
+    bool was_ready;
+    bool asks;           /* a replacement is wanted; it goes on until that is READY */
+    bool unexpected;     /* ends by itself */
+    bool reopen;         /* USR1 came before it was READY */
+    bool aborted;        /* got ABRT */
+    int64_t grace_ms;    /* it was started with */
+    int tell_fd;         /* our end of the socket; -1: it has closed its own */
+    int worker_fd;       /* the worker's end; -1 in the supervisor after the fork */
+    int64_t ready_ns;    /* 0: never was */
+    int64_t kill_ns;     /* gets KILL then; 0: no */
+    void *data;          /* the host's */
+};
+
+struct pollfd;
+
+struct supervisor_settings {
+    unsigned workers;
+    int64_t grace_ms;
+    int64_t worker_timeout_ms; /* 0: none */
+    bool daemonized;           /* WINCH counts */
+};
+
+/*
+ * What the host does. All from supervisor_run, in the supervisor's process; NULL where nothing is to
+ * be done, but for `spawn`.
+ */
+struct supervisor_ops {
+    /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and then
+     * nothing of c is kept. The host may fork itself or have a template do it; the worker's end of
+     * the socket is c->worker_fd. */
+    pid_t (*spawn)(void *host, struct child *c);
+    /* It has been waited for; `status` as from waitpid. c ends here. */
+    void (*exited)(void *host, struct child *c, int status);
+    /* Workers of the first generation serve. -1: do not go on (the host has said why). */
+    int (*ready)(void *host);
+    /* HUP: read the configuration again, and open what it needs. 0: *s is filled in, start a generation;
+     * -1: leave everything as it is (the host has said why). */
+    int (*reload)(void *host, struct supervisor_settings *s);
+    /* The new generation serves (true), or it could not start and what `reload` did is to be undone. */
+    void (*reloaded)(void *host, bool ok);
+    /* The number of workers was changed by TTIN, TTOU, WINCH or a reload. */
+    void (*counted)(void *host, unsigned now, unsigned before);
+    void (*upgrade)(void *host); /* USR2 */
+    /* The workers are about to be told to end: nobody shall listen any more. Once. */
+    void (*stopping)(void *host);
+    /* A child that is no worker was waited for. */
+    void (*stranger)(void *host, pid_t pid, int status);
+    /* Around every wait, to let other threads run. */
+    void (*wait_begin)(void *host);
+    void (*wait_end)(void *host);
+};
+
+struct supervisor {
+    struct supervisor_settings set;
+    const struct supervisor_ops *ops; /* lent */
+    void *host;                       /* lent */
+    struct scoreboard *board;         /* owned */
+    int hand_recv, hand_send;         /* owned; SOCK_SEQPACKET between workers: connections handed over */
+    struct child **children;          /* owned; board->n_slots, by slot, NULL: free */
+    unsigned n_children;              /* in use */
+    unsigned top;                     /* all in use are below this slot */
+    struct pollfd *fds;               /* owned; room for all of them */
+    struct child *born;               /* in a worker: itself */
+
+    unsigned target;                  /* workers that shall serve */
+    uint32_t ages;                    /* of the last one */
+    uint32_t generation;              /* of workers that are started */
+    uint32_t serving;                 /* generation that serves; another one while reloading */
+    uint32_t generations;             /* the last number given */
+    struct supervisor_settings last;  /* settings of `serving` */
+    unsigned last_target;             /* and how many of it */
+    bool started;                     /* the first generation was READY */
+    bool upgrading;                   /* a new supervisor was started by USR2: reload and USR2 wait */
+
+    int64_t spawn_ns;                 /* no worker is started before; 0: at once */
+    unsigned young;                   /* workers in a row that died young, or could not start */
+    int64_t beat_ns;                  /* when to look at the signs of life; 0: never */
+
+    bool stopping;
+    bool told;                        /* the workers were told to end at once */
+    int64_t stop_ns;                  /* stopping: when they are told so */
+    int status;                       /* exit code, if all goes well 0 */
+};
+
+/* Make board and sockets. Signals are taken by supervisor_run. */
+WEIR_MUST_USE int supervisor_new(struct supervisor **out, const struct supervisor_settings *set,
+                                 const struct supervisor_ops *ops, void *host, struct err *e);
+
+/* Run until everything has stopped: the exit code. In a worker it returns SUPERVISOR_WORKER at once:
+ * s->born is the worker, and everything of the supervisor but the board and the sockets between
+ * workers has been given back; signals are as they were before. */
+#define SUPERVISOR_WORKER (-1)
+WEIR_MUST_USE int supervisor_run(struct supervisor *s);
+
+/* Stop as TERM (or as QUIT) does. From ops. */
+void supervisor_stop(struct supervisor *s, bool quick);
+
+/* Workers that serve. */
+unsigned supervisor_serving(const struct supervisor *s);
+
+void supervisor_free(struct supervisor **s);
+
+#endif

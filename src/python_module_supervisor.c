@@ -1,0 +1,436 @@
+/*
+ * python_module_supervisor: proc/supervisor as Python sees it.
+ *
+ *   Supervisor(config, host)  .listen() .addresses .run() .stop(quick) .begin() .may_complain()
+ *
+ * run() returns twice: in the supervisor, at its end, the exit code; and in each worker None, right
+ * after its fork. So a worker's stack is not the supervisor's, and it ends as any Python program
+ * does. `host` is weir._supervisor.Supervisor, whose methods are called here by name; it deals with the
+ * hooks and with what they raise.
+ *
+ * The supervisor's process opens sockets and the error log and starts no thread. A reload opens the new
+ * ones beside those in use; op_reloaded decides which of them stay.
+ */
+#include "python_module.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "python_module_process.h"
+#include "serve/server.h"
+
+PyTypeObject *python_supervisor_type;
+
+/* ---- calling the host ---- */
+
+/* What went wrong where nobody can be told. */
+static void complain(struct supervisor_object *o)
+{
+    PyErr_WriteUnraisable(o->host);
+}
+
+void python_supervisor_tell(struct supervisor_object *o, const char *method)
+{
+    PyObject *r = PyObject_CallMethod(o->host, method, NULL); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+}
+
+static pid_t op_spawn(void *host, struct child *c)
+{
+    struct supervisor_object *o = host;
+    PyObject *worker = PyObject_CallMethod(o->host, "spawning", "I", c->age); /* new */
+    if (!worker) {
+        complain(o);
+        return -ECANCELED;
+    }
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    int failed = errno;
+    if (pid == 0) {
+        PyOS_AfterFork_Child();
+        o->worker = worker;
+        return 0;
+    }
+    PyOS_AfterFork_Parent();
+    if (pid < 0) {
+        Py_DECREF(worker);
+        return -failed;
+    }
+    PyObject *r = PyObject_CallMethod(o->host, "spawned", "Oi", worker, (int)pid); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+    c->data = worker;
+    return pid;
+}
+
+static void op_exited(void *host, struct child *c, int status)
+{
+    struct supervisor_object *o = host;
+    PyObject *worker = c->data; /* ours */
+    c->data = NULL;
+    PyObject *r = PyObject_CallMethod(o->host, "exited", "Oi", worker, status); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+    Py_XDECREF(worker);
+}
+
+static int op_ready(void *host)
+{
+    struct supervisor_object *o = host;
+    PyObject *r = PyObject_CallMethod(o->host, "ready", NULL); /* new */
+    if (!r)
+        complain(o);
+    bool good = r && PyObject_IsTrue(r) == 1;
+    Py_XDECREF(r);
+    if (!good)
+        return -1;
+    python_log_ready(&o->config->conf, &o->sockets->set, (int)o->supervisor->target);
+    python_supervisor_tell(o, "started");
+    return 0;
+}
+
+static void op_counted(void *host, unsigned now, unsigned before)
+{
+    struct supervisor_object *o = host;
+    PyObject *r = PyObject_CallMethod(o->host, "counted", "II", now, before); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+}
+
+static void op_upgrade(void *host)
+{
+    python_supervisor_tell(host, "upgrade");
+}
+
+static void op_stopping(void *host)
+{
+    struct supervisor_object *o = host;
+    sockets_close(&o->next_sockets);
+    sockets_close(&o->sockets);
+}
+
+static void op_wait_begin(void *host)
+{
+    struct supervisor_object *o = host;
+    o->waiting = PyEval_SaveThread();
+}
+
+static void op_wait_end(void *host)
+{
+    struct supervisor_object *o = host;
+    PyEval_RestoreThread(o->waiting);
+    if (PyErr_CheckSignals()) /* handlers that a hook has set */
+        complain(o);
+}
+
+/* ---- reload ---- */
+
+static struct supervisor_settings settings_of(const struct conf *c)
+{
+    return (struct supervisor_settings){
+        .workers = (unsigned)c->workers,
+        .grace_ms = c->grace,
+        .worker_timeout_ms = c->worker_timeout,
+        .daemonized = c->daemon,
+    };
+}
+
+/* Undo what op_reload has opened. */
+static void drop_next(struct supervisor_object *o)
+{
+    if (!o->next_config)
+        return;
+    python_log_use(o->errors, &o->config->conf);
+    log_sink_close(&o->next_errors);
+    sockets_close(&o->next_sockets);
+    Py_CLEAR(o->next_config);
+}
+
+static int op_reload(void *host, struct supervisor_settings *s)
+{
+    struct supervisor_object *o = host;
+    struct err e = {{0}};
+    PyObject *config = PyObject_CallMethod(o->host, "reload", NULL); /* new */
+    if (!config)
+        complain(o);
+    if (!config || !Py_IS_TYPE(config, python_config_type)) {
+        Py_XDECREF(config); /* None: it has said why */
+        return -1;
+    }
+    drop_next(o); /* of a reload that is not over */
+    o->next_config = (struct config_object *)config;
+    const struct conf *c = &o->next_config->conf;
+    if (c->workers < 1)
+        err_set(&e, "workers 0 needs a restart");
+    else if (sockets_open(&o->next_sockets, c, NULL, 0, o->sockets, &e) == 0 &&
+             log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0) {
+        python_log_use(o->next_errors, c);
+        *s = settings_of(c);
+        return 0;
+    }
+    drop_next(o);
+    log_line(LOG_ERROR, 0, "not reloaded: %s; all goes on as before", e.text);
+    PyObject *r = PyObject_CallMethod(o->host, "reloaded", "O", Py_False); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+    return -1;
+}
+
+static void op_reloaded(void *host, bool ok)
+{
+    struct supervisor_object *o = host;
+    if (ok) {
+        sockets_replace(&o->sockets, o->next_sockets);
+        o->next_sockets = NULL;
+        log_sink_close(&o->errors);
+        o->errors = o->next_errors;
+        o->next_errors = NULL;
+        Py_SETREF(o->config, o->next_config);
+        o->next_config = NULL;
+    } else {
+        drop_next(o);
+    }
+    PyObject *r = PyObject_CallMethod(o->host, "reloaded", "O", ok ? Py_True : Py_False); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+}
+
+static const struct supervisor_ops OPS = {
+    .spawn = op_spawn,
+    .exited = op_exited,
+    .ready = op_ready,
+    .reload = op_reload,
+    .reloaded = op_reloaded,
+    .counted = op_counted,
+    .upgrade = op_upgrade,
+    .stopping = op_stopping,
+    .wait_begin = op_wait_begin,
+    .wait_end = op_wait_end,
+};
+
+/* ---- the type ---- */
+
+static int supervisor_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    static char *names[] = {"config", "host", NULL};
+    PyObject *config, *host; /* borrowed */
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O", names, python_config_type, &config, &host))
+        return -1;
+    if (o->host) {
+        PyErr_SetString(PyExc_RuntimeError, "this supervisor is initialised already");
+        return -1;
+    }
+    o->host = Py_NewRef(host);
+    o->config = (struct config_object *)Py_NewRef(config);
+    return python_log_open(&o->errors, &o->config->conf);
+}
+
+static PyObject *supervisor_listen(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    struct err e = {{0}};
+    if (o->sockets) {
+        PyErr_SetString(PyExc_RuntimeError, "the supervisor listens already");
+        return NULL;
+    }
+    if (sockets_open(&o->sockets, &o->config->conf, o->config->fds, o->config->n_fds, NULL, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *supervisor_addresses(PyObject *self, void *unused)
+{
+    (void)unused;
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    PyObject *out = PyList_New(0); /* new */
+    for (unsigned i = 0; out && o->sockets && i < o->sockets->set.n; i++) {
+        PyObject *s = PyUnicode_DecodeFSDefault(o->sockets->set.items[i]->url); /* new */
+        if (!s || PyList_Append(out, s))
+            Py_CLEAR(out);
+        Py_XDECREF(s);
+    }
+    return out;
+}
+
+static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    struct err e = {{0}};
+    struct supervisor_settings set = settings_of(&o->config->conf);
+    if (!o->sockets || o->supervisor) {
+        PyErr_SetString(PyExc_RuntimeError, "the supervisor does not listen, or runs already");
+        return NULL;
+    }
+    if (supervisor_new(&o->supervisor, &set, &OPS, o, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    int status = supervisor_run(o->supervisor);
+    if (status == SUPERVISOR_WORKER) {
+        struct child *c = o->supervisor->born;
+        o->process = (struct worker_process){
+            .board = o->supervisor->board,
+            .slot = c->slot,
+            .tell_fd = c->worker_fd,
+            .supervisor = atomic_load(&o->supervisor->board->supervisor),
+            .grace_ms = c->grace_ms,
+        };
+        Py_RETURN_NONE;
+    }
+    drop_next(o);
+    sockets_close(&o->sockets);
+    if (o->supervisor->started)
+        log_line(LOG_INFO, 0, "stopped");
+    supervisor_free(&o->supervisor);
+    return PyLong_FromLong(status);
+}
+
+static PyObject *supervisor_stop_py(PyObject *self, PyObject *args)
+{
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    int quick = 0;
+    if (!PyArg_ParseTuple(args, "|p", &quick))
+        return NULL;
+    if (o->supervisor && !o->worker)
+        supervisor_stop(o->supervisor, quick);
+    Py_RETURN_NONE;
+}
+
+/* begin() -> bool: in a worker, before anything else: its title, its user, and it shall not outlive the
+ * supervisor. False: that has ended. */
+static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    if (!o->worker) {
+        PyErr_SetString(PyExc_RuntimeError, "this process is no worker");
+        return NULL;
+    }
+    struct err e = {{0}};
+    const struct config_object *config = o->next_config ? o->next_config : o->config;
+    if (worker_process_begin(&o->process))
+        Py_RETURN_FALSE;
+    if (python_process.begun && process_worker(&python_process, &config->conf, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    /* Another user than the supervisor's: the kernel forgets whose end it was to tell. */
+    return PyBool_FromLong(worker_process_guard(&o->process) == 0);
+}
+
+static PyObject *supervisor_may_complain(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    return PyBool_FromLong(!o->worker || worker_process_may_complain(&o->process));
+}
+
+int python_supervisor_join(struct supervisor_object *o, struct server *s)
+{
+    struct err e = {{0}};
+    struct supervisor *supervisor = o->supervisor;
+    struct server_worker w = {
+        .board = o->process.board,
+        .slot = o->process.slot,
+        .hand_recv = supervisor->hand_recv,
+        .hand_send = supervisor->hand_send,
+        .tell_fd = o->process.tell_fd,
+    };
+    struct sockets **from = o->next_config ? &o->next_sockets : &o->sockets;
+    server_join_board(s, &w);
+    if (server_share_listeners(s, &(*from)->set, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return -1;
+    }
+    sockets_forget(&o->next_sockets);
+    sockets_forget(&o->sockets);
+    /* The server has its own. */
+    if (o->next_errors)
+        log_sink_close(&o->next_errors);
+    if (o->errors)
+        log_sink_close(&o->errors);
+    return 0;
+}
+
+static void supervisor_dealloc(PyObject *self)
+{
+    struct supervisor_object *o = (struct supervisor_object *)self;
+    if (o->worker) {
+        sockets_forget(&o->next_sockets);
+        sockets_forget(&o->sockets);
+    }
+    drop_next(o);
+    sockets_close(&o->sockets);
+    supervisor_free(&o->supervisor);
+    if (o->errors)
+        log_sink_close(&o->errors);
+    Py_XDECREF(o->worker);
+    Py_XDECREF(o->config);
+    Py_XDECREF(o->host);
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *supervisor_worker(PyObject *self, void *unused)
+{
+    (void)unused;
+    PyObject *worker = ((struct supervisor_object *)self)->worker;
+    return Py_NewRef(worker ? worker : Py_None);
+}
+
+static PyMethodDef supervisor_methods[] = {
+    {"listen", supervisor_listen, METH_NOARGS, "Open all addresses; OSError with one clear sentence."},
+    {"run", supervisor_run_py, METH_NOARGS,
+     "Start workers and stay until they have stopped: the exit code. In a worker: None."},
+    {"stop", supervisor_stop_py, METH_VARARGS, "stop(quick=False): as TERM, or QUIT."},
+    {"begin", supervisor_begin, METH_NOARGS,
+     "In a worker, first: do not outlive the supervisor. False: it has ended already."},
+    {"may_complain", supervisor_may_complain, METH_NOARGS,
+     "Is this the first worker that says why it cannot start?"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef supervisor_getset[] = {
+    {"addresses", supervisor_addresses, NULL, "URLs of the open addresses", NULL},
+    {"worker", supervisor_worker, NULL, "in a worker what the host made for it", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot supervisor_slots[] = {
+    {Py_tp_init, supervisor_init},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, supervisor_dealloc},
+    {Py_tp_methods, supervisor_methods},
+    {Py_tp_getset, supervisor_getset},
+    {Py_tp_doc, "Supervisor(config, host): this process starts workers and looks after them."},
+    {0, NULL},
+};
+
+static PyType_Spec supervisor_spec = {
+    .name = "weir._core.Supervisor",
+    .basicsize = sizeof(struct supervisor_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = supervisor_slots,
+};
+
+int python_supervisor_init(PyObject *module)
+{
+    python_supervisor_type = (PyTypeObject *)PyType_FromSpec(&supervisor_spec);
+    return python_supervisor_type
+               ? PyModule_AddObjectRef(module, "Supervisor", (PyObject *)python_supervisor_type)
+               : -1;
+}
