@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 
-from . import load, machine, picture, proc, report, scenarios, servers
+from . import load, machine, picture, proc, report, servers
+from .catalogue import ALL
 
 RESULTS = os.path.join(machine.ROOT, 'bench', 'results')
 
@@ -47,7 +48,7 @@ class Context:
 def _arguments(argv):
     parser = argparse.ArgumentParser(
         prog='bench/run', description='Measure Weir against its peers; see bench/README.md.')
-    names = [s.name for s in scenarios.ALL]
+    names = [s.name for s in ALL]
     parser.add_argument('--quick', action='store_true',
                         help='about three minutes: one round, few peers, short samples; the '
                              'results go to bench/results/quick')
@@ -79,9 +80,9 @@ def _arguments(argv):
 
 def _list():
     print(f'{"name":<14} {"full, s":>8} {"quick, s":>8}  what')
-    for s in scenarios.ALL:
+    for s in ALL:
         print(f'{s.name:<14} {s.est_s[0]:>8} {s.est_s[1] or "-":>8}  {s.title}')
-    full, quick = (sum(s.est_s[i] for s in scenarios.ALL) for i in (0, 1))
+    full, quick = (sum(s.est_s[i] for s in ALL) for i in (0, 1))
     print(f'{"all":<14} {full:>8} {quick:>8}  about {full // 60} and {quick / 60:.1f} minutes')
     for key, (name, _) in servers.KINDS.items():
         print(f'    {key:<18} {name}{"" if servers.available(key) else ": not here"}')
@@ -184,7 +185,7 @@ def main(argv=None):
     if options.wait_quiet is None:
         options.wait_quiet = 0.5 if options.quick else 10.0
     minutes = options.max_minutes or (8 if options.quick else 90)
-    chosen = [s for s in scenarios.ALL if not options.only or s.name in options.only]
+    chosen = [s for s in ALL if not options.only or s.name in options.only]
     if options.quick and not options.only:
         chosen = [s for s in chosen if s.est_s[1]]
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -5,6 +5,7 @@ import json
 import os
 
 from . import scenarios
+from .catalogue import ALL
 
 MARK = {'met': 'met', 'tie': 'tie (within 25 %)', 'missed': '**missed**',
         'not measured': 'not measured', '': ''}
@@ -75,7 +76,7 @@ def load_all(folder):
         with open(path) as file:
             record = json.load(file)
         found[record['scenario']] = record
-    return [found[s.name] for s in scenarios.ALL if s.name in found]
+    return [found[s.name] for s in ALL if s.name in found]
 
 
 def _cell(row, metric, form):
@@ -105,7 +106,7 @@ def _value(c):
 
 
 def _columns(record):
-    for scenario in scenarios.ALL:
+    for scenario in ALL:
         if scenario.name == record['scenario']:
             return scenario.columns
     return ()
