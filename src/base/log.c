@@ -50,7 +50,7 @@ enum sink_kind {
 
 struct log_sink {
     int fd;
-    int lent_fd;        /* without a path: the descriptor that was lent; fd may be its second opening */
+    int lent_fd; /* without a path: the descriptor that was lent; fd may be its second opening */
     enum sink_kind kind;
     bool own_fd;        /* close it at the end */
     bool torn;          /* the last byte written is not a newline, and its line is lost */
@@ -82,6 +82,8 @@ static struct {
     struct log_sink *sinks[LOG_SINKS_MAX];
     unsigned n_sinks;
     struct log_sink *errors; /* lent; NULL = g_stderr */
+    const struct log_sink
+        *captured; /* lent; standard output and error lead there. Under `control` */
     _Atomic int least;
     _Atomic bool json;
     _Atomic bool color;
@@ -566,6 +568,8 @@ void log_sink_close(struct log_sink **sp)
         dropped += count_lines(s->out.p + s->out_off, s->out.n - s->out_off);
     if (s->pending.n)
         dropped += count_lines(s->pending.p, s->pending.n);
+    if (g_log.captured == s)
+        g_log.captured = NULL;
     unsigned i = 0;
     while (i < g_log.n_sinks && g_log.sinks[i] != s)
         i++;
@@ -603,6 +607,27 @@ static int reopen_one(struct log_sink *s, struct err *e)
     return free_now ? 0 : err_set(e, "cannot reopen the log file %s: a write to it hangs", s->path);
 }
 
+/* Under `control`, which keeps the descriptor. */
+static int capture(void)
+{
+    const struct log_sink *s = g_log.captured;
+    if (!s)
+        return 0;
+    /* Not close-on-exec there: programs that the application starts write there too. */
+    return dup2(s->fd, STDOUT_FILENO) < 0 || dup2(s->fd, STDERR_FILENO) < 0 ? -errno : 0;
+}
+
+int log_capture(const struct log_sink *s)
+{
+    if (s && !s->path)
+        return -EBADF;
+    control_lock();
+    g_log.captured = s;
+    int rc = capture();
+    control_unlock();
+    return rc;
+}
+
 int log_reopen(struct err *e)
 {
     int rc = 0;
@@ -611,6 +636,9 @@ int log_reopen(struct err *e)
     for (unsigned i = 0; i < g_log.n_sinks; i++)
         if (g_log.sinks[i]->path && reopen_one(g_log.sinks[i], rc ? NULL : e))
             rc = -1;
+    int failed = capture();
+    if (failed && !rc)
+        rc = err_set(e, "cannot lead standard output to the log file: %s", strerror(-failed));
     control_unlock();
     return rc;
 }
@@ -618,6 +646,7 @@ int log_reopen(struct err *e)
 void log_lent_changed(void)
 {
     control_lock();
+    (void)capture(); /* it worked before, and needs nothing new */
     for (unsigned i = 0; i < g_log.n_sinks; i++) {
         struct log_sink *s = g_log.sinks[i];
         /* A descriptor that is used itself has changed with its file, whatever that is. */
@@ -755,7 +784,8 @@ bool log_site_pass(struct log_site *site, unsigned *more)
 
 static const char *const LEVEL_WORDS[] = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"};
 /* Of the sixteen that every terminal has: grey, green, yellow, red, bold red; a request is cyan. */
-static const char *const LEVEL_COLORS[] = {"\x1b[90m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1;31m"};
+static const char *const LEVEL_COLORS[] = {"\x1b[90m", "\x1b[32m", "\x1b[33m", "\x1b[31m",
+                                           "\x1b[1;31m"};
 static const char REQUEST_COLOR[] = "\x1b[36m", PLAIN[] = "\x1b[0m";
 
 static int add_json_text(struct buf *b, struct slice s)

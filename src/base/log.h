@@ -65,6 +65,11 @@ WEIR_MUST_USE int log_reopen(struct err *e);
  * there now. */
 void log_lent_changed(void);
 
+/* From now on standard output and standard error lead to the file of `s` (lent; NULL: stay where
+ * they are), also after log_reopen and log_lent_changed. 0 or a negative errno: -EBADF when `s` has
+ * no file of its own. */
+WEIR_MUST_USE int log_capture(const struct log_sink *s);
+
 /* Start and stop the writer thread; stop waits (bounded: LOG_STOP_MS) until all lines are out. Each
  * may be called again after the other. */
 WEIR_MUST_USE int log_start(struct err *e);
@@ -77,10 +82,11 @@ void log_stop(void);
 void log_setup(struct log_sink *sink, enum log_level least, bool json);
 bool log_wants(enum log_level level);
 
-/* Colour the level and the request's number of each entry, and nothing else; never in JSON. Off at first. */
+/* Colour the level and the request's number of each entry, and nothing else; never in JSON. Off at
+ * first. */
 void log_color(bool on);
-/* What `setting` ("auto", "always", "never") means for entries that go to `fd` (-1: to a file): auto is a terminal,
- * unless NO_COLOR is set or TERM says dumb. */
+/* What `setting` ("auto", "always", "never") means for entries that go to `fd` (-1: to a file):
+ * auto is a terminal, unless NO_COLOR is set or TERM says dumb. */
 bool log_color_wanted(const char *setting, int fd);
 
 /* One entry. `request` 0 = not about a request. A text of several lines stays one entry: further

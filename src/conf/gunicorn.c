@@ -295,6 +295,8 @@ static int apply_bind(struct conf *c, struct err *e)
     }
     if (!list.n)
         return 0;
+    if (v->level >= conf_mark(c, CONF_ROW_bind)->level)
+        p->port_env = NULL; /* PORT is but the default */
     return set_list(c, CONF_ROW_bind, &list, v->level, v->source, e);
 }
 
@@ -352,6 +354,69 @@ static int apply_umask(struct conf *c, struct err *e)
         return -1;
     snprintf(mode, sizeof mode, "%o", 0777u & ~(unsigned)bits);
     return set_row(c, CONF_ROW_unix_socket_perms, mode, v->level, source, e);
+}
+
+/* Gunicorn counts the end of line of a field. */
+static int apply_field_size(struct conf *c, struct err *e)
+{
+    const struct gunicorn_value *v = value_of(c, GUNICORN_limit_request_field_size);
+    int64_t n = 0;
+    if (conf_value_number(KIND_INT, text_of(c, GUNICORN_limit_request_field_size), "", "", "", &n,
+                          e))
+        return -1;
+    if (n)
+        n = n > 3 ? n - 2 : 1;
+    return set_number(c, CONF_ROW_max_field_size, n, "", v->level,
+                      source_of(c, GUNICORN_limit_request_field_size), e);
+}
+
+/* A list of addresses, with Unix sockets, which Gunicorn always trusts. */
+static int set_addresses(struct conf *c, enum conf_row_id id, const char *list,
+                         enum conf_level level, const char *source, struct err *e)
+{
+    char text[1024];
+    struct slice s = slice_trim(slice_str(list));
+    if (slice_eq(s, SLICE("*")))
+        return set_row(c, id, "*", level, source, e);
+    if ((size_t)snprintf(text, sizeof text, "%.*s%sunix", (int)s.n, s.p, s.n ? "," : "") >=
+        sizeof text)
+        return err_set(e, "%s: the list is longer than 1000 bytes", source);
+    return set_row(c, id, text, level, source, e);
+}
+
+/* Whose header fields count, and for what: nothing but the scheme and forwarder_headers. */
+static int apply_front_ends(struct conf *c, struct err *e)
+{
+    const struct gunicorn_conf *g = conf_priv(c)->gunicorn;
+    const struct gunicorn_value *v = value_of(c, GUNICORN_forwarded_allow_ips);
+    const struct gunicorn_value *schemes = value_of(c, GUNICORN_secure_scheme_headers);
+    const struct gunicorn_value *senders = value_of(c, GUNICORN_proxy_allow_ips);
+    const char *list = text_of(c, GUNICORN_forwarded_allow_ips);
+    const char *source = source_of(c, GUNICORN_forwarded_allow_ips);
+    if (v->level == LEVEL_DEFAULT && g->forwarded_allow_ips) {
+        list = g->forwarded_allow_ips;
+        source = "FORWARDED_ALLOW_IPS";
+    }
+    if (set_addresses(c, CONF_ROW_proxy_protocol_from, text_of(c, GUNICORN_proxy_allow_ips),
+                      senders->level, source_of(c, GUNICORN_proxy_allow_ips), e))
+        return -1;
+    /* Where Weir's own was given, that is meant. */
+    if (conf_mark(c, CONF_ROW_trusted_proxy)->level > v->level)
+        return 0;
+    if (schemes->level == LEVEL_DEFAULT) {
+        for (const char *p = gunicorn_rows[GUNICORN_secure_scheme_headers].def; *p;) {
+            size_t n = strcspn(p, ",");
+            char *item = conf_copy(c, p, n, e);
+            if (!item || set_row(c, CONF_ROW_secure_scheme_headers, item, LEVEL_DEFAULT, FROM, e))
+                return -1;
+            p += n + (p[n] == ',');
+        }
+    }
+    return set_addresses(c, CONF_ROW_trusted_proxy, list, v->level, source, e) ||
+                   set_row(c, CONF_ROW_trusted_proxy_headers, "none", LEVEL_DEFAULT, FROM, e) ||
+                   set_row(c, CONF_ROW_clear_untrusted_proxy_headers, "no", LEVEL_DEFAULT, FROM, e)
+               ? -1
+               : 0;
 }
 
 /* Fields are bounded by number and size in Gunicorn, the head as a whole by both. */
@@ -565,8 +630,16 @@ static int apply_plain(struct conf *c, const struct gunicorn_row *row, struct er
 static bool by_name(const struct conf *c, size_t i)
 {
     static const enum gunicorn_id always[] = {
-        GUNICORN_bind,  GUNICORN_pythonpath,           GUNICORN_loglevel, GUNICORN_cert_reqs,
-        GUNICORN_umask, GUNICORN_limit_request_fields, GUNICORN_threads,
+        GUNICORN_bind,
+        GUNICORN_pythonpath,
+        GUNICORN_loglevel,
+        GUNICORN_cert_reqs,
+        GUNICORN_umask,
+        GUNICORN_limit_request_fields,
+        GUNICORN_threads,
+        GUNICORN_limit_request_field_size,
+        GUNICORN_forwarded_allow_ips,
+        GUNICORN_proxy_allow_ips,
     };
     static const enum gunicorn_id default_alone[] = {GUNICORN_chdir, GUNICORN_worker_connections};
     for (size_t k = 0; k < countof(always); k++)
@@ -590,13 +663,27 @@ int conf_gunicorn_apply(struct conf *c, struct err *e)
             !by_name(c, i) && apply_plain(c, &gunicorn_rows[i], e))
             return -1;
     if (apply_bind(c, e) || apply_python_path(c, e) || apply_log_level(c, e) ||
-        apply_cert_reqs(c, e) || apply_umask(c, e) || apply_limits(c, e) || apply_workers(c, e) ||
+        apply_cert_reqs(c, e) || apply_umask(c, e) || apply_limits(c, e) ||
+        apply_field_size(c, e) || apply_front_ends(c, e) || apply_workers(c, e) ||
         apply_timeout(c, e) || apply_environment(c, e))
         return -1;
-    /* Where Gunicorn has no settings: it serves requests without a Host and names itself. */
-    if (set_row(c, CONF_ROW_lax_host, "yes", LEVEL_DEFAULT, FROM, e) ||
-        set_row(c, CONF_ROW_ident, "gunicorn", LEVEL_DEFAULT, FROM, e) ||
-        set_row(c, CONF_ROW_max_body_size, "1G", LEVEL_DEFAULT, FROM, e) || note_ignored(c, e))
+    /* Where Gunicorn has no settings. */
+    static const struct {
+        enum conf_row_id id;
+        const char *text;
+    } manners[] = {
+        {CONF_ROW_manners, "gunicorn"},
+        {CONF_ROW_ident, "gunicorn"},
+        {CONF_ROW_lax_host, "yes"},
+        {CONF_ROW_proxy_protocol_optional, "yes"},
+        {CONF_ROW_url_prefix_required, "yes"},
+        /* Gunicorn hands over bodies of any size; all that is read ahead must have an end. */
+        {CONF_ROW_max_body_size, "1G"},
+    };
+    for (size_t i = 0; i < countof(manners); i++)
+        if (set_row(c, manners[i].id, manners[i].text, LEVEL_DEFAULT, FROM, e))
+            return -1;
+    if (note_ignored(c, e))
         return -1;
     if (!*c->app && !*text_of(c, GUNICORN_paste))
         return err_set(e, "No application module specified; write weir gunicorn MODULE:APP, or "

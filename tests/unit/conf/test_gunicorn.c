@@ -1,4 +1,5 @@
-/* gunicorn: Gunicorn's settings mean here what they mean there, and are read as argparse reads them. */
+/* gunicorn: Gunicorn's settings mean here what they mean there, and are read as argparse reads
+ * them. */
 #include "conf_helper.h"
 
 static struct conf c;
@@ -92,14 +93,22 @@ static void defaults_are_gunicorns_own(void **state)
     assert_int_equal(c.worker_timeout, 35000);
     assert_int_equal(c.max_line_size, 4094);
     assert_int_equal(c.max_fields, 100);
-    assert_int_equal(c.max_field_size, 8190);
+    assert_int_equal(c.max_field_size, 8188);
     assert_int_equal(c.max_head_size, 4094 + 100 * 8192 + 4);
     assert_int_equal(c.unix_socket_perms, 0777);
     assert_int_equal(c.connections, 0);
     assert_string_equal(c.ident, "gunicorn");
     assert_string_equal(c.access_log, "");
     assert_string_equal(c.error_log, "-");
-    assert_string_equal(c.proxy_protocol_from, "127.0.0.1,::1");
+    assert_string_equal(c.proxy_protocol_from, "127.0.0.1,::1,unix");
+    assert_string_equal(c.trusted_proxy, "127.0.0.1,::1,unix");
+    assert_string_equal(c.trusted_proxy_headers, "none");
+    assert_string_equal(c.forwarder_headers, "SCRIPT_NAME,PATH_INFO");
+    assert_int_equal(c.secure_scheme_headers.n, 3);
+    assert_string_equal(c.secure_scheme_headers.items[2], "X-FORWARDED-SSL=on");
+    assert_string_equal(c.manners, "gunicorn");
+    assert_true(c.proxy_protocol_optional && c.url_prefix_required);
+    assert_false(c.clear_untrusted_proxy_headers || c.permit_unconventional_method);
     assert_true(c.lax_host && c.sendfile);
     assert_string_equal(notes(), "");
 }
@@ -127,8 +136,8 @@ static void settings_are_carried_over(void **state)
     assert_int_equal(c.grace, 5000);
     assert_int_equal(c.keep_alive, 9000);
     assert_int_equal(c.max_line_size, 0);
-    assert_int_equal(c.max_fields, 10000);
-    assert_int_equal(c.max_field_size, 100);
+    assert_int_equal(c.max_fields, 32768);
+    assert_int_equal(c.max_field_size, 98);
     assert_int_equal(c.max_head_size, 16 * 1024 * 1024);
     assert_true(c.preload && c.daemon && c.reload && c.initgroups);
     assert_false(c.sendfile);
@@ -153,7 +162,7 @@ static void settings_are_carried_over(void **state)
     assert_string_equal(c.ciphers, "X");
     assert_string_equal(c.reload_extra.items[0], "f");
     assert_string_equal(c.proxy_protocol, "auto");
-    assert_string_equal(c.proxy_protocol_from, "10.0.0.1");
+    assert_string_equal(c.proxy_protocol_from, "10.0.0.1,unix");
     assert_string_equal(c.app, "app:app");
 }
 
@@ -222,8 +231,10 @@ static void refusals_name_the_cure(void **state)
     refused("-w many a", 2, "-w: 'many' is not a number; give N or auto");
     refused("--threads=x a", 2, "--threads: 'x' is not a number; give N, MIN:MAX or auto");
     refused("-m 9999 a", 1, "-m: 9999 is too large; umask is at most 0o777");
-    refused("--reload-engine fast a", 1, "--reload-engine: 'fast' is unknown; give one of auto|poll|inotify");
-    refused("--header-map=x a", 1, "--header-map: 'x' is unknown; give one of drop|refuse|dangerous");
+    refused("--reload-engine fast a", 1,
+            "--reload-engine: 'fast' is unknown; give one of auto|poll|inotify");
+    refused("--header-map=x a", 1,
+            "--header-map: 'x' is unknown; give one of drop|refuse|dangerous");
     refused("--proxy-protocol app:app", 1,
             "--proxy-protocol: 'app:app' is unknown; give one of off|v1|v2|auto, as "
             "--proxy-protocol=auto");
@@ -302,7 +313,8 @@ static void help_and_version_answer_at_once(void **state)
 static void stronger_sources_win(void **state)
 {
     (void)state;
-    assert_int_equal(load_with("GUNICORN_CMD_ARGS=--bind 127.0.0.1:2 -w 2 --threads 9", "-w 3 a"), 0);
+    assert_int_equal(load_with("GUNICORN_CMD_ARGS=--bind 127.0.0.1:2 -w 2 --threads 9", "-w 3 a"),
+                     0);
     set_in_file("workers", "5");
     set_in_file("bind", "127.0.0.1:5");
     set_in_file("threads", "5");
@@ -333,7 +345,8 @@ static void a_wrong_value_in_the_file_is_an_error_even_where_it_does_not_count(v
 static void words_of_the_environment_are_cut_as_a_shell_does(void **state)
 {
     (void)state;
-    given("GUNICORN_CMD_ARGS=--access-logformat '%(h)s \"x\"' -n \"a \\\" b\\c\" -e A\\ B=1 stray", "a");
+    given("GUNICORN_CMD_ARGS=--access-logformat '%(h)s \"x\"' -n \"a \\\" b\\c\" -e A\\ B=1 stray",
+          "a");
     assert_string_equal(c.access_log_format, "%(h)s \"x\"");
     assert_string_equal(c.proc_name, "a \" b\\c");
     assert_string_equal(c.env.items[0], "A B=1");
@@ -356,6 +369,10 @@ static void the_environment_gives_defaults(void **state)
     assert_int_equal(c.workers, 3);
     assert_string_equal(c.url_prefix, "/x");
     assert_false(c.sendfile);
+    given("FORWARDED_ALLOW_IPS=10.0.0.0/8", "a");
+    assert_string_equal(c.trusted_proxy, "10.0.0.0/8,unix");
+    given("FORWARDED_ALLOW_IPS=10.0.0.0/8", "--forwarded-allow-ips=* a");
+    assert_string_equal(c.trusted_proxy, "*");
     given("PORT=5000\nWEB_CONCURRENCY=3", "-w 2 -b 127.0.0.1:1 -e SCRIPT_NAME=/y a");
     assert_string_equal(c.binds[0].text, "127.0.0.1:1");
     assert_int_equal(c.workers, 2);
