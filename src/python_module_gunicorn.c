@@ -3,8 +3,10 @@
  * configuration file, which is Python.
  *
  *   gunicorn_settings(config) -> [(name, kind, default, arity, [text, …], source or None), …]
- *   gunicorn_finish(config, [(name, [text, …], source), …]) -> dict      ValueError names what is wrong
- *   log(level, text)                                                     a line of the error log
+ *   gunicorn_finish(config, [(name, [text, …], source), …]) -> dict      ValueError names what is
+ * wrong gunicorn_lead(config, name, value)                                   another value for a
+ * setting of Weir log(level, text)                                                     a line of
+ * the error log
  */
 #include <stdlib.h>
 
@@ -39,7 +41,8 @@ PyObject *python_gunicorn_settings(PyObject *self, PyObject *object)
     PyObject *out = o ? PyList_New(0) : NULL; /* new */
     struct conf_gunicorn_setting s;
     for (unsigned i = 0; out && conf_gunicorn_get(&o->conf, i, &s); i++) {
-        PyObject *source = s.source ? PyUnicode_DecodeFSDefault(s.source) : Py_NewRef(Py_None); /* new */
+        PyObject *source =
+            s.source ? PyUnicode_DecodeFSDefault(s.source) : Py_NewRef(Py_None); /* new */
         PyObject *row = Py_BuildValue("(ssssNN)", s.name, s.kind, s.def, s.arity,
                                       text_list(s.texts, s.n), source); /* new; takes both N */
         if (!row || PyList_Append(out, row))
@@ -136,15 +139,33 @@ PyObject *python_gunicorn_finish(PyObject *self, PyObject *args)
     if (failed)
         PyErr_NoMemory();
     else
-        result = Py_BuildValue(
-            "{s:N,s:N,s:N,s:N,s:L,s:L}", "message",
-            PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n), "output",
-            PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n), "environ",
-            python_env_added(&o->conf), "binds", bind_list(&o->conf), "workers",
-            (long long)o->conf.workers, "threads", (long long)o->conf.threads.max);
+        result = Py_BuildValue("{s:N,s:N,s:N,s:N,s:L,s:L}", "message",
+                               PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n), "output",
+                               PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
+                               "environ", python_env_added(&o->conf), "binds", bind_list(&o->conf),
+                               "workers", (long long)o->conf.workers, "threads",
+                               (long long)o->conf.threads.max);
     free(said);
     free(printed);
     return result;
+}
+
+PyObject *python_gunicorn_lead(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *object; /* borrowed */
+    const char *name, *value;
+    struct err e = {{0}};
+    if (!PyArg_ParseTuple(args, "Oss", &object, &name, &value))
+        return NULL;
+    struct config_object *o = config_of(object);
+    if (!o)
+        return NULL;
+    if (conf_set(&o->conf, name, value, NULL, &e)) {
+        PyErr_SetString(PyExc_ValueError, e.text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 PyObject *python_log(PyObject *self, PyObject *args)

@@ -10,11 +10,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from weir import _cli, _gunicorn_app, _load
+from weir import _cli
 from weir._gunicorn_cfg import Config, ConfigError, execute, hook, texts_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from weir import _core
+    from weir._gunicorn_log import Writer
     from weir._process import Process
 
 PROGRAM = "weir gunicorn"
@@ -27,64 +31,67 @@ NO_APPLICATION = 4
 class Loaded:
     """A configuration that is complete."""
 
-    def __init__(self, config: _core.Config, cfg: Config, action: str, message: str, output: str) -> None:
+    def __init__(self, config: _core.Config, cfg: Config, action: str, done: dict[str, Any]) -> None:
         self.config = config  # Weir's
         self.cfg = cfg  # Gunicorn's, for hooks
         self.action = action  # run, check or print
-        self.message = message  # what has no effect, for standard error
-        self.output = output  # Weir's settings, one a line
+        self.message = done["message"]  # what has no effect, for standard error
+        self.output = done["output"]  # Weir's settings, one a line
+        self.environ = done["environ"]  # what it adds to the environment
 
     def load_app(self, config: _core.Config) -> Any:
+        """The application. Raises weir._load.LoadError."""
+        from weir import _gunicorn_app
+
         _cli.enter_folder(config)
+        if self.cfg.capture_output and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)
         if self.cfg.paste:
             return _gunicorn_app.load_paste(self.cfg.paste, self.cfg.paste_global_conf)
-        return _gunicorn_app.load(config.app)
+        return _gunicorn_app.load(self.config.app)
 
 
 class Loader:
     """Reads the configuration, and reads it again on a reload."""
 
-    def __init__(self, core: Any, arguments: list[str]) -> None:
+    def __init__(self, core: Any, process: Process, arguments: list[str]) -> None:
         self.core = core
         self.argv = [PROGRAM, *arguments]
-        self.folder = os.getcwd()
-        self.environ = dict(os.environ)  # as it was before the configuration added to it
-        self.added: dict[str, str] = {}
+        self.folder = process.folder
         self.status = 0  # exit code when `load` returns None
+        self.writer: Writer | None = None  # of logs, where Python's logging writes them
 
-    def load(self) -> Loaded | None:
+    def load(self, environ: dict[str, str]) -> Loaded | None:
         """None: there is nothing to run, and `status` is the exit code. Raises ConfigError."""
-        parsed = self.core.parse(self.argv, "gunicorn", self.environ)
+        parsed = self.core.parse(self.argv, "gunicorn", environ)
         sys.stderr.write(parsed["message"])
         sys.stdout.write(parsed["output"])
         self.status = parsed["status"]
         config = parsed["config"]
         if config is None:
             return None
-        # The file may look at what files of variables add.
-        self.set_environ(parsed["environ"])
-        rows = self.core.gunicorn_settings(config)
-        values, objects = self.read_file(rows)
+        # The configuration file may look at what files of variables add.
+        os.environ.update(parsed["environ"])
+        values, objects = self.read_file(self.core.gunicorn_settings(config))
         try:
             done = self.core.gunicorn_finish(config, values)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        self.set_environ(done["environ"])
-        cfg = Config(self.core.gunicorn_settings(config), objects, done, self.environ)
+        cfg = Config(self.core.gunicorn_settings(config), objects, done, environ)
         action = parsed["action"]
         if action == "run" and (cfg.check_config or cfg.print_config):
             action = "print" if cfg.print_config else "check"
-        return Loaded(config, cfg, action, done["message"], done["output"])
+        if action == "run" and cfg.logs_through_python:
+            self.write_logs(config, cfg)
+        return Loaded(config, cfg, action, done)
 
-    def set_environ(self, added: dict[str, str]) -> None:
-        """Put `added` into the environment in place of what an earlier configuration added."""
-        for name in self.added:
-            if name in self.environ:
-                os.environ[name] = self.environ[name]
-            else:
-                os.environ.pop(name, None)
-        os.environ.update(added)
-        self.added = added
+    def write_logs(self, config: _core.Config, cfg: Config) -> None:
+        from weir import _gunicorn_log
+
+        if self.writer is None:
+            self.writer = _gunicorn_log.Writer()
+        self.writer.start(cfg)
+        self.writer.lead(self.core, config, cfg)
 
     def read_file(self, rows: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The settings of the configuration file for the core, and those of them that are objects."""
@@ -92,15 +99,12 @@ class Loader:
         texts, source = by_name["config"][4:6]
         location = texts[-1] if texts and source else ""
         if not location:
-            location = os.path.join(self.folder, DEFAULT_FILE)
-            if not os.path.exists(location):
+            location = DEFAULT_FILE
+            if not os.path.exists(os.path.join(self.folder, location)):
                 return [], {}
-        elif not location.startswith("python:"):
-            location = os.path.join(self.folder, location.removeprefix("file:"))
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
-        variables, place = execute(location)
-        place = os.path.relpath(place, self.folder) if os.path.isabs(place) else place
+        variables, place = execute(location, self.folder)
         values = []
         objects = {}
         for name, kind, _, wanted, _, _ in rows:
@@ -128,31 +132,42 @@ class Loader:
 
 def main(core: Any, process: Process, arguments: list[str]) -> int:
     """Run a command line without the words `weir gunicorn`. Returns the exit code."""
-    loader = Loader(core, arguments)
-    status = run(core, process, loader)
-    process.end(core, status)
-    return status
-
-
-def run(core: Any, process: Process, loader: Loader) -> int:
+    loader = Loader(core, process, arguments)
     try:
-        loaded = loader.load()
+        loaded = loader.load(process.environ)
         if loaded is None:
             return loader.status
         sys.stderr.write(loaded.message)
         sys.stderr.flush()
         if loaded.action == "print":
             print_settings(loaded)
-        try:
-            if loaded.action != "run":
-                return _cli.check(core, loaded.config, loaded.load_app)
-            process.begin(core, loaded.config, False)
-            return _cli.start(core, process, loaded.config, loaded.load_app)
-        except _load.LoadError as error:
-            _cli.fail(str(error), error.details)
-            return NO_APPLICATION if loaded.action == "run" else BAD_CONFIG
     except ConfigError as error:
         return _cli.fail(str(error), error.details)
+    except KeyboardInterrupt:
+        return 130
+    if loaded.action == "run" and loaded.config.workers:
+        from weir._gunicorn_hooks import GunicornHooks
+
+        hooks = GunicornHooks(core, loader, loaded)
+        return _cli.supervise(core, process, loaded.config, loaded.environ, hooks)
+    os.environ.update(loaded.environ)
+    status = run(core, process, loaded)
+    process.end(core, status)
+    return status
+
+
+def run(core: Any, process: Process, loaded: Loaded) -> int:
+    """Check, or serve in this process alone: without hooks."""
+    from weir import _load
+
+    try:
+        if loaded.action != "run":
+            return _cli.check(core, loaded.config, loaded.load_app)
+        process.begin(core, loaded.config, False)
+        return _cli.start(core, process, loaded.config, loaded.load_app)
+    except _load.LoadError as error:
+        _cli.fail(str(error), error.details)
+        return NO_APPLICATION if loaded.action == "run" else BAD_CONFIG
     except (OSError, ValueError) as error:
         return _cli.fail(error.args[-1] if error.args else repr(error))
     except KeyboardInterrupt:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, Iterable
 
-# name, kind, default, how many arguments a hook takes, texts, source: a row of core.gunicorn_settings
-Row = "tuple[str, str, str, str, list[str], str | None]"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable
 
 
 class ConfigError(Exception):
@@ -236,6 +236,11 @@ class Config:
         return self.settings["proc_name"].value or self.settings["default_proc_name"].value
 
     @property
+    def logs_through_python(self) -> bool:
+        """Do Weir's own lines go to Python's loggers?"""
+        return bool(self.logconfig or self.logconfig_dict or self.logconfig_json or self.syslog)
+
+    @property
     def is_ssl(self) -> bool:
         return bool(self.certfile or self.keyfile)
 
@@ -326,20 +331,20 @@ def address(text: str) -> Any:
 # ---- the configuration file ----
 
 
-def execute(location: str) -> tuple[dict[str, Any], str]:
-    """The variables of PATH, file:PATH or python:MODULE, and how messages call it."""
+def execute(location: str, folder: str) -> tuple[dict[str, Any], str]:
+    """The variables of PATH, file:PATH or python:MODULE, and how messages call it. Paths begin in `folder`."""
     if location.startswith("python:"):
         module = location[len("python:") :]
         return run(module, lambda: import_again(module), None), module
-    path = location[len("file:") :] if location.startswith("file:") else location
+    path = location.removeprefix("file:")
+    where = os.path.abspath(os.path.join(folder, path))
     try:
-        with open(path, "rb") as file:
+        with open(where, "rb") as file:
             source = file.read()
     except OSError as error:
         raise ConfigError(
             "cannot read the configuration file '%s': %s" % (path, error.strerror)
         ) from None
-    where = os.path.abspath(path)
 
     def execute_file() -> dict[str, Any]:
         module = type(os)("__config__")
@@ -365,7 +370,8 @@ def run(shown_name: str, function: Callable[[], dict[str, Any]], where: str | No
         return function()
     except SyntaxError as error:
         raise ConfigError(
-            "%s, line %s: syntax error: %s" % (error.filename or shown_name, error.lineno, error.msg)
+            "%s, line %s: syntax error: %s"
+            % (shown_name if error.filename == where else error.filename, error.lineno, error.msg)
         ) from None
     except SystemExit as error:
         raise ConfigError(
@@ -383,7 +389,7 @@ def file_error(shown_name: str, where: str | None, error: Exception) -> ConfigEr
     step = error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if _load.is_application_frame(name):
+        if _load.is_application_frame(name) and not name.startswith("<"):
             frames += 1
             if name == where:
                 line = step.tb_lineno
