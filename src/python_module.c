@@ -6,8 +6,8 @@
  *
  *   parse(argv, dialect, env) -> dict     read a command line
  *   config(dialect, pairs, fds) -> Config settings from keywords
- *   Server(app, config, supervisor)       .listen() .addresses .run(own_signals) .close()
- * .report(text) Supervisor(config, host)              .listen() .addresses .run() .stop(quick)
+ *   Server(app, config, supervisor)       .listen() .addresses .run(own_signals) .close() .report(text)
+ *   Supervisor(config, host)              .listen() .addresses .run() .stop(quick)
  *   log(level, text)                      one entry of the error log
  *   Watch()                               .add(folder) .wait(seconds) .close()
  */
@@ -27,17 +27,13 @@ static PyMethodDef core_methods[] = {
     {"gunicorn_settings", python_gunicorn_settings, METH_O,
      "gunicorn_settings(config) -> [(name, kind, default, arity, [text, …], source), …]"},
     {"gunicorn_finish", python_gunicorn_finish, METH_VARARGS,
-     "gunicorn_finish(config, [(name, [text, …], source), …]) -> dict; ValueError names what is "
-     "wrong."},
+     "gunicorn_finish(config, [(name, [text, …], source), …]) -> dict; ValueError names what is wrong."},
     {"gunicorn_lead", python_gunicorn_lead, METH_VARARGS,
-     "gunicorn_lead(config, name, value): another value for a setting of Weir, before anything is "
-     "opened."},
+     "gunicorn_lead(config, name, value): another value for a setting of Weir, before anything is opened."},
     {"log", python_log, METH_VARARGS, "log(level, text): one entry of the error log."},
     {"process_begin", python_process_begin, METH_VARARGS,
-     "process_begin(config, supervises, handed): mask, pid file, title; OSError says what is "
-     "wrong."},
-    {"process_ready", python_process_ready, METH_NOARGS,
-     "This process, which has no workers, serves."},
+     "process_begin(config, supervises, handed): mask, pid file, title; OSError says what is wrong."},
+    {"process_ready", python_process_ready, METH_NOARGS, "This process, which has no workers, serves."},
     {"process_end", python_process_end, METH_NOARGS, "It has stopped, or its start failed."},
     {"log_lent_changed", python_log_lent_changed, METH_NOARGS,
      "Standard output or standard error leads elsewhere."},
@@ -46,8 +42,8 @@ static PyMethodDef core_methods[] = {
 
 static int core_exec(PyObject *module)
 {
-    if (python_config_init(module) || python_server_init(module) ||
-        python_supervisor_init(module) || python_watch_init(module) ||
+    if (python_config_init(module) || python_server_init(module) || python_supervisor_init(module) ||
+        python_watch_init(module) ||
         PyModule_AddStringConstant(module, "__version__", WEIR_VERSION))
         return -1;
     return wsgi_module_init(module);
@@ -59,8 +55,11 @@ static PyModuleDef_Slot core_slots[] = {
 };
 
 static struct PyModuleDef core_module = {
-    PyModuleDef_HEAD_INIT,     .m_name = "weir._core", .m_doc = "The C core of Weir.",
-    .m_methods = core_methods, .m_slots = core_slots,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "weir._core",
+    .m_doc = "The C core of Weir.",
+    .m_methods = core_methods,
+    .m_slots = core_slots,
 };
 
 PyMODINIT_FUNC PyInit__core(void);

@@ -31,8 +31,9 @@
 /* ---- python_module_config.c ---- */
 
 struct config_object {
-    PyObject_HEAD struct conf conf;
-    bool ready;  /* conf is initialised */
+    PyObject_HEAD
+    struct conf conf;
+    bool ready; /* conf is initialised */
     int fds[64]; /* sockets= of serve() */
     unsigned n_fds;
 };
@@ -66,8 +67,8 @@ struct python_signals {
     bool wakes; /* Python's wake-up descriptor is ours */
 };
 
-/* Take over TERM, INT, QUIT and USR1. `own`: whatever the program has set; otherwise handlers of
- * the program stay. -1 with an exception. */
+/* Take over TERM, INT, QUIT and USR1. `own`: whatever the program has set; otherwise handlers of the
+ * program stay. -1 with an exception. */
 WEIR_MUST_USE int python_signals_take(struct python_signals *s, bool own);
 void python_signals_give_back(const struct python_signals *s);
 
@@ -86,7 +87,8 @@ void python_log_ready(const struct conf *c, const struct listen_set *set, int wo
 /* ---- python_module_supervisor.c ---- */
 
 struct supervisor_object {
-    PyObject_HEAD PyObject *host;  /* counted; weir._supervisor.Supervisor */
+    PyObject_HEAD
+    PyObject *host;                /* counted; weir._supervisor.Supervisor */
     struct config_object *config;  /* counted; in use */
     struct supervisor *supervisor; /* owned; NULL before run, and when it is over */
     struct sockets *sockets;       /* owned; in use; NULL before listen */
@@ -97,8 +99,8 @@ struct supervisor_object {
     struct sockets *next_sockets;      /* owned */
     struct log_sink *next_errors;      /* owned */
 
-    PyThreadState *waiting;        /* while the supervisor polls */
-    PyObject *worker;              /* in a worker: counted; the host's object for it */
+    PyThreadState *waiting; /* while the supervisor polls */
+    PyObject *worker;       /* in a worker: counted; the host's object for it */
     struct worker_process process; /* in a worker */
 };
 

@@ -106,8 +106,7 @@ static struct config_object *config_new(const char *dialect)
     enum conf_dialect d = CONF_GUNICORN;
     while (d > CONF_WEIR && strcmp(dialect, dialects[d]) != 0)
         d--;
-    struct config_object *o =
-        (struct config_object *)python_config_type->tp_alloc(python_config_type, 0);
+    struct config_object *o = (struct config_object *)python_config_type->tp_alloc(python_config_type, 0);
     struct err e = {{0}};
     if (!o)
         return NULL;
@@ -225,11 +224,11 @@ PyObject *python_parse(PyObject *self, PyObject *args)
     }
     fclose(err_stream);
     fclose(out_stream);
-    result = Py_BuildValue(
-        "{s:s,s:i,s:N,s:N,s:N,s:O}", "action", ACTIONS[action], "status", status, "message",
-        PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n), "output",
-        PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n), "environ",
-        python_env_added(&o->conf), "config", action == CONF_EXIT ? Py_None : (PyObject *)o);
+    result = Py_BuildValue("{s:s,s:i,s:N,s:N,s:N,s:O}", "action", ACTIONS[action], "status", status,
+                           "message", PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n),
+                           "output", PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
+                           "environ", python_env_added(&o->conf), "config",
+                           action == CONF_EXIT ? Py_None : (PyObject *)o);
     free(said);
     free(printed);
 out:
@@ -277,9 +276,8 @@ PyObject *python_config(PyObject *self, PyObject *args)
         Py_CLEAR(o);
     }
     if (o && o->conf.reload) {
-        PyErr_SetString(PyExc_ValueError,
-                        "reload: a program cannot be restarted from within; start "
-                        "it as weir --reload MODULE:APP");
+        PyErr_SetString(PyExc_ValueError, "reload: a program cannot be restarted from within; start "
+                                          "it as weir --reload MODULE:APP");
         Py_CLEAR(o);
     }
     if (o)

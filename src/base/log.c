@@ -82,8 +82,7 @@ static struct {
     struct log_sink *sinks[LOG_SINKS_MAX];
     unsigned n_sinks;
     struct log_sink *errors; /* lent; NULL = g_stderr */
-    const struct log_sink
-        *captured; /* lent; standard output and error lead there. Under `control` */
+    const struct log_sink *captured; /* lent; standard streams lead there. Under `control` */
     _Atomic int least;
     _Atomic bool json;
     _Atomic bool color;
