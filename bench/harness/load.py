@@ -17,11 +17,11 @@ def _pin(argv, core):
     return argv if core is None else ['/usr/bin/taskset', '-c', str(core)] + argv
 
 
-def wrk(port, seconds, connections=64, depth=1, post=False, core=None):
+def wrk(port, seconds, connections=64, depth=1, post=False, core=None, path='/'):
     """One thread of wrk. Returns rps, percentiles in ms, errors and wrk's own CPU share."""
     argv = ['/usr/bin/wrk', '-t1', f'-c{connections}', f'-d{seconds}s', '--timeout', '5s',
             '-s', os.path.join(HERE, 'load.lua'), f'http://127.0.0.1:{port}/', '--',
-            f'depth={depth}']
+            f'depth={depth}', f'path={path}']
     if post:
         argv.append(f'body={BODY}')
     before = os.times()
@@ -42,7 +42,7 @@ def wrk(port, seconds, connections=64, depth=1, post=False, core=None):
         raise LoadError(f'wrk: {text.strip()[-300:]}')
     took = max(got['duration_us'] / 1e6, 1e-6)
     errors = {k: got[k] for k in ('connect', 'read', 'write', 'status', 'timeout') if got[k]}
-    return {'rps': round(got['requests'] / took, 1), 'requests': got['requests'],
+    return {'rps': round(got['requests'] / took, 1), 'mb_s': round(got['bytes'] / took / 1e6, 1), 'requests': got['requests'],
             'p50_ms': got['p50_us'] / 1e3, 'p99_ms': got['p99_us'] / 1e3,
             'max_ms': got['max_us'] / 1e3, 'errors': errors, 'wrk_cores': round(used / took, 3)}
 

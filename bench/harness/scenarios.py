@@ -153,7 +153,7 @@ class Throughput(Scenario):
     columns = (('rps', 'requests/s', '{:,.0f}'), ('p50_ms', 'p50 ms', '{:.2f}'),
                ('p99_ms', 'p99 ms', '{:.2f}'), ('server_cores', 'server core', '{:.0%}'),
                ('wrk_cores', 'wrk core', '{:.0%}'))
-    depth, post, expect = 1, False, b'hello world\n'
+    depth, post, expect, path = 1, False, b'hello world\n', '/'
 
     def sample(self, ctx, c):
         with self.serve(ctx, c) as server:
@@ -164,7 +164,7 @@ class Throughput(Scenario):
 
     def drive(self, ctx, server):
         core = self.load_core(ctx)
-        args = dict(depth=self.depth, post=self.post, core=core)
+        args = dict(depth=self.depth, post=self.post, core=core, path=self.path)
         load.wrk(server.port, 1, **args)  # warm
         with machine.Watch(server.pid) as watch:
             got = load.wrk(server.port, ctx.seconds, **args)
@@ -223,6 +223,42 @@ class Pipelined(Throughput):
 
     def criteria(self, r):
         return [r.versus('Weir / nginx return 200', 'weir', 'nginx', 'rps', 3, 6)]
+
+
+class Static(Throughput):
+    name, app, path, size = 'static', 'hello:app', '/files/1m.bin', 1 << 20
+    title = '1 MiB static file'
+    text = 'wrk, 64 connections, a file of 1 MiB that lies in memory, by sendfile.'
+    est_s = (50, 10)
+    columns = (('rps', 'requests/s', '{:,.0f}'), ('mb_s', 'MB/s', '{:,.0f}'), ('p50_ms', 'p50 ms', '{:.2f}'),
+               ('p99_ms', 'p99 ms', '{:.2f}'), ('server_cores', 'server core', '{:.0%}'),
+               ('wrk_cores', 'wrk core', '{:.0%}'))
+
+    def contenders(self, ctx):
+        return [Contender('weir', 'Weir --static', 'weir', extra=('--static', f'/files={ctx.tmp}/files')),
+                Contender('nginx', 'nginx, sendfile', 'nginx')]
+
+    def sample(self, ctx, c):
+        folder = os.path.join(ctx.tmp, 'files')
+        os.makedirs(folder, exist_ok=True)
+        name = os.path.join(ctx.tmp, self.path.strip('/'))
+        if not os.path.exists(name):
+            with open(name, 'wb') as file:
+                file.write(os.urandom(self.size))
+        with self.serve(ctx, c) as server:
+            status, body = servers.get(server.port, self.path)
+            if status != 200 or len(body) != self.size:
+                raise load.LoadError(f'unexpected answer: {status}, {len(body)} bytes')
+            return self.drive(ctx, server)
+
+    def criteria(self, r):
+        return [r.versus('Weir / nginx', 'weir', 'nginx', 'rps', 0.8, 1)]
+
+
+class StaticSmall(Static):
+    name, path, size = 'static-4k', '/files/4k.bin', 4096
+    title = '4 KiB static file'
+    text = 'wrk, 64 connections, a file of 4 KiB that lies in memory.'
 
 
 class JsonEcho(Throughput):
@@ -757,5 +793,5 @@ class Rss(Scenario):
         return [growth]
 
 
-ALL = [cls() for cls in (Hello, Pipelined, Instructions, JsonEcho, FlaskHello, Slow200, Slow2000,
+ALL = [cls() for cls in (Hello, Pipelined, Static, StaticSmall, Instructions, JsonEcho, FlaskHello, Slow200, Slow2000,
                          Board, Idle, Dribble, Dribble5000, Busy, Rss)]

@@ -23,7 +23,12 @@ http {{
     client_body_temp_path {tmp}; proxy_temp_path {tmp}; fastcgi_temp_path {tmp};
     uwsgi_temp_path {tmp}; scgi_temp_path {tmp};
     default_type text/plain;
-    server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 "hello world\\n"; }} }}
+    sendfile on; tcp_nopush on;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ return 200 "hello world\\n"; }}
+        location /files/ {{ root {tmp}; }}
+    }}
 }}
 '''
 
