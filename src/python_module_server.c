@@ -393,11 +393,12 @@ static PyObject *server_recycle(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct server_object *o = (struct server_object *)self;
-    if (o->server && o->running) {
+    bool runs = o->server && o->running;
+    if (runs) {
         worker_recycle(o->server, RECYCLE_RELOAD);
         server_stop(o->server, SERVER_HANDOVER);
     }
-    Py_RETURN_NONE;
+    return PyBool_FromLong(runs);
 }
 
 static PyObject *server_report(PyObject *self, PyObject *args)
@@ -454,7 +455,7 @@ static PyMethodDef server_methods[] = {
     {"close", server_close, METH_NOARGS,
      "Stop a running server (drain), or give back the sockets of one that does not run."},
     {"recycle", server_recycle, METH_NOARGS,
-     "A worker: ask for a replacement, and accept no connection from now on."},
+     "A worker: ask for a replacement, and accept no connection from now on. False: it does not run."},
     {"report", server_report, METH_VARARGS, "Write one line to the error log."},
     {"stats", server_stats, METH_NOARGS, "Counters of a running server as a dict, or None."},
     {NULL, NULL, 0, NULL},

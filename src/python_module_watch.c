@@ -16,8 +16,7 @@
 static const Py_ssize_t EVENTS_MAX = 4096;
 
 struct watch_object {
-    PyObject_HEAD
-    struct watch watch;
+    PyObject_HEAD struct watch watch;
     bool ready; /* watch is open */
 };
 
@@ -69,7 +68,8 @@ static PyObject *watch_add_py(PyObject *self, PyObject *args)
 static int append(PyObject *list, const struct watch_event *ev)
 {
     PyObject *name = PyUnicode_DecodeFSDefault(ev->name); /* new */
-    PyObject *pair = name ? Py_BuildValue("(iO)", ev->lost ? -1 : ev->folder, name) : NULL; /* new */
+    PyObject *pair =
+        name ? Py_BuildValue("(iO)", ev->lost ? -1 : ev->folder, name) : NULL; /* new */
     int rc = pair ? PyList_Append(list, pair) : -1;
     Py_XDECREF(pair);
     Py_XDECREF(name);
@@ -87,11 +87,8 @@ static PyObject *watch_wait_py(PyObject *self, PyObject *args)
     while (list && PyList_GET_SIZE(list) < EVENTS_MAX) {
         struct watch_event ev;
         int rc;
-        Py_BEGIN_ALLOW_THREADS
-        rc = watch_next(&o->watch, timeout_ms, &ev);
-        Py_END_ALLOW_THREADS
-        if (rc == 0)
-            break;
+        Py_BEGIN_ALLOW_THREADS rc = watch_next(&o->watch, timeout_ms, &ev);
+        Py_END_ALLOW_THREADS if (rc == 0) break;
         if (rc < 0 || append(list, &ev)) {
             if (rc < 0)
                 os_error(rc, NULL);
@@ -123,14 +120,17 @@ static void watch_dealloc(PyObject *self)
 static PyMethodDef watch_methods[] = {
     {"add", watch_add_py, METH_VARARGS, "add(folder) -> number of the folder; OSError."},
     {"wait", watch_wait_py, METH_VARARGS,
-     "wait(seconds) -> [(folder, name), …]: what changed, [] after the time; (-1, ''): look at everything."},
+     "wait(seconds) -> [(folder, name), …]: what changed, [] after the time; (-1, ''): look at "
+     "everything."},
     {"close", watch_close_py, METH_NOARGS, "Give the descriptor back."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot watch_slots[] = {
-    {Py_tp_init, watch_init_py},     {Py_tp_new, PyType_GenericNew},
-    {Py_tp_dealloc, watch_dealloc},  {Py_tp_methods, watch_methods},
+    {Py_tp_init, watch_init_py},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, watch_dealloc},
+    {Py_tp_methods, watch_methods},
     {Py_tp_doc, "Watch(): names that change in folders."},
     {0, NULL},
 };

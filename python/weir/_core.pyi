@@ -105,8 +105,8 @@ class Server:
     def stats(self) -> dict[str, int] | None:
         """Counters of a running server."""
     def close(self) -> None: ...
-    def recycle(self) -> None:
-        """A worker: ask for a replacement, and accept no connection from now on."""
+    def recycle(self) -> bool:
+        """A worker: ask for a replacement, and accept no connection from now on. False: it does not run."""
     def report(self, text: str) -> None:
         """A line in the error log."""
 

@@ -5,17 +5,22 @@ what lies beside them with a suffix of source or configuration, folders of templ
 --reload-extra names. The kernel tells of changes at once (weir._core.Watch); once a second the files are
 looked at as well, for file systems that do not tell.
 
-A worker whose application cannot be imported serves a page that says why, and is replaced in the same way.
+It stops accepting with the first change, so that no client sees the old code after it. The next worker waits until no
+more changes follow before it imports; what changes while it does is noticed afterwards, since each source is
+remembered as it was when it was read. A worker whose application cannot be imported serves a page that
+says why, and is replaced in the same way.
 
-Threads: everything here but `install` and `failed` runs in the thread "weir-reload" of the worker.
+Threads: `prepare`, `failed` and `start` in the worker's main thread, all else in "weir-reload".
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import html
 import importlib.machinery
+import itertools
 import os
 import secrets
 import signal
@@ -35,12 +40,16 @@ if TYPE_CHECKING:
 
 # A change is over when nothing more came for so long; a checkout of many files is not waited for longer.
 QUIET_SECONDS = 0.05
-LATEST_SECONDS = 0.5
+LATEST_SECONDS = 1.0
+# Folders in which the end of a change is waited for.
+SETTLE_FOLDERS_MAX = 500
 # How often the files themselves are looked at; less often when that takes more than a hundredth of the time.
 LOOK_SECONDS = 1.0
 # A source younger than this may change once more within the second that Python's cached bytecode knows.
 YOUNG_SECONDS = 2.0
 FOLDERS_MAX = 4000
+# From the start of this thread to that of the server.
+START_SECONDS = 10.0
 # How long the page of an error waits for a change with one request.
 PAGE_WAIT_SECONDS = 25.0
 
@@ -139,7 +148,10 @@ def template_folders() -> Iterator[str]:
 
 def below(folder: str) -> Iterator[str]:
     """The folder and those in it that can hold files of the application."""
-    for path, folders, _ in os.walk(folder):
+    for path, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files:  # a virtual environment
+            folders.clear()
+            continue
         folders[:] = [f for f in folders if not f.startswith(".") and f not in SKIPPED_FOLDERS]
         yield path
 
@@ -147,12 +159,11 @@ def below(folder: str) -> Iterator[str]:
 class Files:
     """What is watched: files by name, and folders with a rule for what counts in them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, settings: Iterable[str]) -> None:
         self.foreign = foreign_folders()
         self.here = os.getcwd()
         self.patterns = [os.path.abspath(p) for p in config.reload_extra]
-        named = [config.config, *config.env_file]
-        self.settings = {os.path.abspath(os.path.join(self.here, p)) for p in named if p}
+        self.settings = {os.path.abspath(p) for p in settings}
         self.settings_of_app = {os.path.join(self.here, name) for name in SETTINGS}
         # By path, as it is in use: settings are read before or during the import.
         self.stamps: dict[str, Stamp] = {p: stamp(p) for p in self.settings | self.settings_of_app}
@@ -225,15 +236,33 @@ class Files:
 
 
 class Reloader:
-    """Watches for a worker. `config` is its settings, `supervisor` the process to ask for new ones."""
+    """Watches for a worker.
 
-    def __init__(self, core: Any, config: Config, log: Any, supervisor: int) -> None:
+    `settings` are the files that `config` was read from; `supervisor` is the process that reads them again.
+    """
+
+    def __init__(
+        self, core: Any, config: Config, settings: Iterable[str], log: Any, supervisor: int
+    ) -> None:
         self.core = core
         self.log = log
         self.supervisor = supervisor
-        self.files = Files(config)
+        self.files = Files(config, settings)
         self.failure: Failure | None = None
         self.server: Any = None
+
+    def prepare(self) -> None:
+        """Before the application is imported: remember what is read, and wait for the end of a change."""
+        install()
+        watch = self._open()
+        if watch is None:
+            time.sleep(QUIET_SECONDS)
+            return
+        for folder in itertools.islice(below(self.files.here), SETTLE_FOLDERS_MAX):
+            with contextlib.suppress(OSError):
+                watch.add(folder)
+        self._wait_quiet(watch)
+        watch.close()
 
     def start(self, server: Server) -> None:
         """The server is about to run."""
@@ -257,9 +286,10 @@ class Reloader:
         self.watched: dict[str, int] = {}
         self.names: dict[int, str] = {}
         self._collect()
+        self.log.debug("--reload watches %d files in %d folders", len(self.files.stamps), len(self.watched))
         pause = LOOK_SECONDS
         while True:
-            dirty = self._wait(pause)
+            dirty = self._dirty(self.watch.wait(pause)) if self.watch else self._sleep(pause)
             while not dirty and len(sys.modules) != self.files.modules:
                 self._collect()
             begun = time.monotonic()
@@ -297,19 +327,16 @@ class Reloader:
             self.watched[folder] = number
             self.names[number] = folder
 
-    def _wait(self, seconds: float) -> set[str]:
-        """Files that may have changed, once no more follow; empty: none in so many seconds."""
-        if self.watch is None:
-            time.sleep(seconds)
-            return set()
-        dirty = self._dirty(self.watch.wait(seconds))
+    @staticmethod
+    def _sleep(seconds: float) -> set[str]:
+        time.sleep(seconds)
+        return set()
+
+    @staticmethod
+    def _wait_quiet(watch: Any) -> None:
         latest = time.monotonic() + LATEST_SECONDS
-        while dirty and time.monotonic() < latest:
-            more = self.watch.wait(QUIET_SECONDS)
-            if not more:
-                break
-            dirty |= self._dirty(more)
-        return dirty
+        while watch.wait(QUIET_SECONDS) and time.monotonic() < latest:
+            pass
 
     def _dirty(self, events: list[tuple[int, str]]) -> set[str]:
         found = set()
@@ -334,13 +361,17 @@ class Reloader:
             self.files.stamps[path] = stamp(path)
         if self.files.settings.intersection(changed):
             self.log.info("%s%s has changed: reading the settings again", shown, more)
+            self._sleep(QUIET_SECONDS)  # it may have been made, and not yet written
+            self.files.stamps.update((path, stamp(path)) for path in changed)
             try:
                 os.kill(self.supervisor, signal.SIGHUP)
             except OSError:
                 pass  # it has ended, and so will this worker
             return False
         self.log.info("%s%s has changed: starting again", shown, more)
-        self.server.recycle()
+        until = time.monotonic() + START_SECONDS
+        while not self.server.recycle() and time.monotonic() < until:
+            time.sleep(0.005)  # the thread is ahead of its server
         if self.failure:
             self.failure.over.set()
         return True

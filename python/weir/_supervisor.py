@@ -266,8 +266,9 @@ def boot(supervisor: Supervisor, worker: Worker) -> Any:
 
     hooks, config = supervisor.hooks, supervisor.config
     must_return(hooks.post_fork, supervisor, worker)
+    reloader = reload_in(supervisor) if config.reload else None
     try:
-        app = hooks.load_app(config)
+        app = load(supervisor, worker, reloader)
         server = supervisor.core.Server(app, config, supervisor.c)
         server.listen()
     except _load.LoadError as error:
@@ -276,7 +277,36 @@ def boot(supervisor: Supervisor, worker: Worker) -> Any:
         raise StartError(str(error.args[-1]) if error.args else repr(error)) from None
     worker.booted = True
     must_return(hooks.post_worker_init, worker)
+    if reloader:
+        reloader.start(server)
     return server
+
+
+def reload_in(supervisor: Supervisor) -> Any:
+    """What watches the files of this worker, before it imports any."""
+    from weir import _reload
+
+    # Paths of the command line are relative to the folder of the start, not to that of --chdir.
+    named = {supervisor.config.config, supervisor.cfg.config, *supervisor.config.env_file}
+    settings = [os.path.join(supervisor.process.folder, path) for path in named if path]
+    reloader = _reload.Reloader(supervisor.core, supervisor.config, settings, supervisor.log, supervisor.pid)
+    reloader.prepare()
+    return reloader
+
+
+def load(supervisor: Supervisor, worker: Worker, reloader: Any) -> Any:
+    """The application; with --reload something that says why it cannot be loaded. Raises LoadError."""
+    from weir import _load
+
+    config = supervisor.config
+    try:
+        return supervisor.hooks.load_app(config)
+    except _load.LoadError as error:
+        # Nothing of the application was run: then its name is wrong, which no change of a file cures.
+        wrong_name = not error.details and worker.age <= config.workers
+        if reloader is None or wrong_name:
+            raise
+        return reloader.failed(error, config.expose_tracebacks)
 
 
 def must_return(hook: Any, *args: Any) -> None:

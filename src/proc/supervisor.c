@@ -475,6 +475,8 @@ static void child_ended(struct supervisor *s, struct child *c, int status)
 {
     take_tell(s, c);
     bool told = c->state == CHILD_RETIRING && !c->unexpected;
+    /* It asked for a replacement and did not wait for it (RECYCLE_RELOAD). */
+    told |= c->asks && WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (s->stopping) {
         if (c->was_ready && status != 0 && s->status == 0)
             s->status = 1;

@@ -24,9 +24,9 @@
 #include "base/attr.h"
 
 struct watch {
-    int fd;      /* inotify, not blocking; -1: closed */
-    size_t at;   /* the next event in `bytes` */
-    size_t n;    /* bytes in use */
+    int fd;    /* inotify, not blocking; -1: closed */
+    size_t at; /* the next event in `bytes` */
+    size_t n;  /* bytes in use */
     _Alignas(struct inotify_event) char bytes[16 * (sizeof(struct inotify_event) + NAME_MAX + 1)];
 };
 
@@ -39,11 +39,12 @@ struct watch_event {
 WEIR_MUST_USE int watch_open(struct watch *w);
 void watch_close(struct watch *w);
 
-/* Watch what is written, made, renamed and removed in `folder`: its number (>= 0), the same for the same
- * folder; or a negative errno. */
+/* Watch what is written, made, renamed and removed in `folder`: its number (>= 0), the same for the
+ * same folder; or a negative errno. */
 WEIR_MUST_USE int watch_add(struct watch *w, const char *folder);
 
-/* The next event, waiting at most `timeout_ms` (-1: for ever): 1; 0: none came, or a signal; a negative errno. */
+/* The next event, waiting at most `timeout_ms` (-1: for ever): 1; 0: none came, or a signal; a
+ * negative errno. */
 WEIR_MUST_USE int watch_next(struct watch *w, int timeout_ms, struct watch_event *ev);
 
 #endif

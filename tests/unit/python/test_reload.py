@@ -16,7 +16,7 @@ from weir import _reload
 
 
 def config(**settings):
-    return types.SimpleNamespace(**{"reload_extra": [], "config": "", "env_file": [], **settings})
+    return types.SimpleNamespace(**{"reload_extra": [], **settings})
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def files_of(folder, monkeypatch, *modules, **settings):
         path.touch()
         made["m%d" % i] = types.SimpleNamespace(__file__=str(path))
     monkeypatch.setattr(_reload.sys, "modules", made)
-    files = _reload.Files(config(**settings))
+    files = _reload.Files(config(**settings), [])
     files.collect()
     return files
 
