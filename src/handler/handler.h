@@ -30,12 +30,13 @@ struct call;
 
 /* What the serving layer does for a call; filled in by serve/exchange. */
 struct call_ops {
-    /* See call_flush, call_wait, call_body_read, call_body_wait below. */
+    /* See call_flush, call_wait, call_body_read, call_body_wait, call_hint below. */
     int (*flush)(struct call *c);
     int (*wait)(struct call *c);
     ssize_t (*body_read)(struct call *c, void *p, size_t n);
     int (*body_wait)(struct call *c);
     bool (*gone)(const struct call *c);
+    int (*hint)(struct call *c, struct slice bytes);
 };
 
 enum call_state {
@@ -80,6 +81,7 @@ struct call {
     bool drop_reserved;       /* fields that belong to the server, Date and Server among them, are dropped
                                * without a word, as in Gunicorn */
     bool bodyless;            /* HEAD, 1xx, 204, 304: content is dropped */
+    size_t hint_bytes;        /* of interim responses sent so far */
     uint64_t length;          /* with has_length or CALL_LENGTH */
     uint64_t sent;            /* content bytes framed so far (also those dropped for HEAD) */
     uint64_t excess;          /* content bytes beyond `length`, dropped */
@@ -168,6 +170,17 @@ static inline bool call_gone(const struct call *c)
 {
     return c->ops->gone(c);
 }
+
+/* ---- interim responses: 103 Early Hints, RFC 8297 ---- */
+
+/* One field into `hints`, which is empty before the first. Fields about the connection, the framing
+ * or the length are CALL_HOP_BY_HOP. */
+WEIR_MUST_USE enum call_verdict call_hint_field(struct buf *hints, struct slice name, struct slice value);
+
+/* Send the fields at once, before the head of the response. 0, also where the client cannot understand
+ * them (HTTP/1.0) or is gone; -EALREADY: the head is framed; -EMSGSIZE: too much for one
+ * response; -ENOMEM. */
+WEIR_MUST_USE int call_hint(struct call *c, const struct buf *hints);
 
 /* ---- who answers ---- */
 

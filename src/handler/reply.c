@@ -368,6 +368,46 @@ enum call_verdict call_field(struct call *c, struct slice name, struct slice val
     return CALL_OK;
 }
 
+/* ---- interim responses ---- */
+
+/* Of one response; it is a list of links, not content. */
+#define HINT_BYTES_MAX ((size_t)16 * 1024)
+
+enum call_verdict call_hint_field(struct buf *hints, struct slice name, struct slice value)
+{
+    struct call none = {.state = CALL_STATUS}; /* takes what the look at a field notes */
+    if (!name_ok(name))
+        return CALL_BAD_NAME;
+    if (!value_ok(value))
+        return CALL_BAD_VALUE;
+    if (field_look(&none, name, value) != FIELD_PLAIN)
+        return CALL_HOP_BY_HOP;
+    value = slice_trim(value);
+    if (hints->n > HINT_BYTES_MAX || name.n + value.n > HINT_BYTES_MAX ||
+        buf_add_slice(hints, name) || buf_add(hints, ": ", 2) || buf_add_slice(hints, value) ||
+        buf_add(hints, "\r\n", 2))
+        return CALL_NO_MEMORY;
+    return CALL_OK;
+}
+
+int call_hint(struct call *c, const struct buf *hints)
+{
+    struct buf out = {0};
+    if (c->state != CALL_NEW && c->state != CALL_STATUS)
+        return -EALREADY;
+    if (is_http10(c)) /* RFC 9110 §15.2: it knows no interim responses */
+        return 0;
+    if (c->hint_bytes + hints->n > HINT_BYTES_MAX)
+        return -EMSGSIZE;
+    int rc = -ENOMEM;
+    if (!buf_add_slice(&out, SLICE("HTTP/1.1 103 Early Hints\r\n")) &&
+        !buf_add_slice(&out, buf_slice(hints)) && !buf_add(&out, "\r\n", 2))
+        rc = c->ops->hint(c, buf_slice(&out));
+    c->hint_bytes += hints->n;
+    buf_fini(&out);
+    return rc == -ENOMEM ? rc : 0;
+}
+
 /* ---- framing and content ---- */
 
 /* Decide how the end of the content is told, and whether there is content at all.

@@ -161,7 +161,7 @@ static void recycle(struct exchange *x)
     x->budget = 0;
     close_fd(&x->body.fd);
     close_fd(&x->call.file_fd);
-    if (x->flushed) {
+    if (x->flushed || x->hinted) {
         server_memory(s, -(int64_t)x->outq.mem.n);
         close_fd(&x->outq.fd);
         buf_fini(&x->outq.mem);
@@ -183,6 +183,7 @@ static void recycle(struct exchange *x)
     x->hc = NULL;
     x->state = X_IDLE;
     atomic_store_explicit(&x->flushed, false, memory_order_relaxed);
+    atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
     atomic_store_explicit(&x->started, false, memory_order_relaxed);
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
@@ -325,6 +326,7 @@ static void start_call(struct exchange *x)
     c->has_length = c->has_date = c->has_server = c->has_via = c->close_wanted = false;
     c->bodyless = x->req.head;
     c->length = c->sent = c->excess = 0;
+    c->hint_bytes = 0;
     c->fields_end = 0;
     c->file_offset = 0;
     c->file_length = 0;
@@ -719,6 +721,7 @@ static int op_flush(struct call *c)
         if (!rc) {
             x->unsent += n;
             x->end_handed = c->state == CALL_ENDED;
+            x->flushed = true; /* under the lock: see pump */
         }
     }
     if (!rc && x->unsent > x->server->conf->response_backlog)
@@ -736,6 +739,28 @@ static int op_flush(struct call *c)
         call_abort(c, "the server cannot keep the response");
         rc = -EPIPE;
     }
+    return rc;
+}
+
+/* Bytes before the head. They go through the queue, and so must all that follows. */
+static int op_hint(struct call *c, struct slice bytes)
+{
+    struct exchange *x = of_call(c);
+    struct buf b = {0};
+    if (buf_add_slice(&b, bytes))
+        return -ENOMEM;
+    pthread_mutex_lock(&x->lock);
+    int rc = stopped(x);
+    if (!rc)
+        rc = outq_add(x, &b);
+    if (!rc) {
+        x->unsent += (int64_t)bytes.n;
+        x->hinted = true;
+    }
+    pthread_mutex_unlock(&x->lock);
+    buf_fini(&b); /* what the queue gave back for it */
+    if (!rc)
+        loop_post(&x->server->loop, &x->flush_mail);
     return rc;
 }
 
@@ -822,6 +847,7 @@ static const struct call_ops CALL_OPS = {
     .body_read = op_body_read,
     .body_wait = op_body_wait,
     .gone = op_gone,
+    .hint = op_hint,
 };
 
 /* ---- the run ---- */
@@ -839,7 +865,7 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
     s->app->run(s->app, local, &x->call);
     if (s->access)
         x->end_ns = clock_mono_ns();
-    if (x->flushed && x->call.out.n)
+    if ((x->flushed || x->hinted) && x->call.out.n)
         (void)op_flush(&x->call); /* the rest goes the way of the first part */
 }
 
@@ -980,13 +1006,17 @@ static void pump(struct exchange *x)
 {
     struct call *c = &x->call;
     struct h1_conn *hc = x->hc;
-    if (x->flushed) {
+    if (x->flushed || x->hinted) {
         if (!conn_is_drained(&hc->conn))
             return; /* on_drained comes back */
         int err = 0;
+        bool responded = hc->responded;
         pthread_mutex_lock(&x->lock);
+        bool interim = !x->flushed; /* nothing of the head is in the queue yet */
         bool moved = pump_queue_locked(x, &err);
         pthread_mutex_unlock(&x->lock);
+        if (interim) /* 100 Continue may still follow */
+            hc->responded = responded;
         if (err) {
             h1_fail(hc, err == -ENOMEM ? CLOSE_NO_MEMORY : CLOSE_ABORTED);
             return;
@@ -1027,7 +1057,7 @@ static void on_drained(struct h1_conn *hc)
         pthread_cond_broadcast(&x->changed);
         pthread_mutex_unlock(&x->lock);
     }
-    if (x->flushed || x->state == X_SENDING)
+    if (x->flushed || x->hinted || x->state == X_SENDING)
         pump(x);
 }
 

@@ -55,6 +55,7 @@ struct exchange {
     uint64_t peer_key;         /* whose remote_addr and port (IPv4) stand in `peer`; 0 = nobody's */
     struct proxy_facts facts;
     _Atomic bool flushed;      /* set by the executor: call_flush was used */
+    _Atomic bool hinted;       /* set by the executor: interim responses went through outq */
     _Atomic bool started;      /* set by the executor: the run has begun */
     bool run_over;             /* leader: the run has ended */
     bool head_saved;

@@ -13,7 +13,8 @@ int wsgi_module_init(PyObject *module)
     return -1;
 #endif
     PyTypeObject *const types[] = {&wsgi_input_type, &wsgi_errors_type, &wsgi_gone_type,
-                                   &wsgi_start_type, &wsgi_write_type,  &wsgi_file_type};
+                                   &wsgi_start_type, &wsgi_write_type,  &wsgi_file_type,
+                                   &wsgi_hints_type};
     for (unsigned i = 0; i < countof(types); i++)
         if (PyType_Ready(types[i]))
             return -1;
@@ -74,7 +75,8 @@ static int fill(struct wsgi *w, PyObject *application, const struct wsgi_config 
     w->server_name = text_str(config->server_name, "");
     w->software = text_str(config->ident, "weir");
     w->errors = wsgi_errors_new(w);
-    if (!w->scheme || !w->prefix || !w->server_name || !w->software || !w->errors)
+    w->hints = wsgi_hints_new(w);
+    if (!w->scheme || !w->prefix || !w->server_name || !w->software || !w->errors || !w->hints)
         return -1;
     /* Imported here, not in a thread of ours: threading takes who imports it for the main thread.
      */
@@ -123,6 +125,9 @@ void wsgi_app_free(struct app **app)
     if (w->errors)
         wsgi_errors_detach(w->errors);
     Py_CLEAR(w->errors);
+    if (w->hints)
+        wsgi_hints_detach(w->hints);
+    Py_CLEAR(w->hints);
     Py_CLEAR(w->scheme);
     Py_CLEAR(w->prefix);
     Py_CLEAR(w->server_name);

@@ -635,6 +635,7 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
                put_same(d, W_KEY(wsgi_multiprocess), w->multiprocess ? Py_True : Py_False) ||
                put_same(d, W_KEY(wsgi_run_once), Py_False) ||
                put_same(d, W_KEY(wsgi_file_wrapper), (PyObject *)&wsgi_file_type) ||
+               put_same(d, W_KEY(wsgi_early_hints), w->hints) ||
                put_same(d, W_KEY(wsgi_input_terminated), Py_True) ||
                put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||

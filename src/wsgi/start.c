@@ -62,23 +62,6 @@ PyTypeObject wsgi_write_type = {
 
 /* ---- start_response() ---- */
 
-/* The bytes of a str in latin-1, which are what goes over the wire (PEP 3333). */
-__attribute__((always_inline)) static inline bool text_lend(PyObject *o, struct slice *out)
-{
-    if (!PyUnicode_Check(o))
-        return false;
-#if PY_VERSION_HEX < 0x030C0000
-    if (PyUnicode_READY(o)) {
-        PyErr_Clear();
-        return false;
-    }
-#endif
-    if (PyUnicode_KIND(o) != PyUnicode_1BYTE_KIND)
-        return false;
-    *out = slice_of((const char *)PyUnicode_1BYTE_DATA(o), (size_t)PyUnicode_GET_LENGTH(o));
-    return true;
-}
-
 static int text_fail(const char *what, PyObject *o)
 {
     if (PyUnicode_Check(o))
@@ -139,9 +122,9 @@ static bool field_is_idle(struct slice name, struct slice value)
 static int field_add(struct wsgi_run *run, PyObject *name, PyObject *value)
 {
     struct slice n, v;
-    if (WEIR_UNLIKELY(!text_lend(name, &n)))
+    if (WEIR_UNLIKELY(!wsgi_text_lend(name, &n)))
         return text_fail("a field name", name);
-    if (WEIR_UNLIKELY(!text_lend(value, &v)))
+    if (WEIR_UNLIKELY(!wsgi_text_lend(value, &v)))
         return text_fail("a field value", value);
     enum call_verdict verdict = call_field(run->c, n, v);
     if (WEIR_LIKELY(verdict == CALL_OK))
@@ -167,7 +150,7 @@ static int pair_add(struct wsgi_run *run, PyObject *pair)
 static int head_build(struct wsgi_run *run, PyObject *status, PyObject *headers)
 {
     struct slice text;
-    if (!text_lend(status, &text))
+    if (!wsgi_text_lend(status, &text))
         return text_fail("the status", status);
     switch (call_status(run->c, text)) {
     case CALL_OK:

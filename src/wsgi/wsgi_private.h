@@ -50,6 +50,7 @@
     X(wsgi_multiprocess, "wsgi.multiprocess")                                                      \
     X(wsgi_run_once, "wsgi.run_once")                                                              \
     X(wsgi_file_wrapper, "wsgi.file_wrapper")                                                      \
+    X(wsgi_early_hints, "wsgi.early_hints")                                                        \
     X(wsgi_input_terminated, "wsgi.input_terminated")                                              \
     X(waitress_client_disconnected, "waitress.client_disconnected")                                \
     X(weir_client_disconnected, "weir.client_disconnected")                                        \
@@ -122,6 +123,7 @@ struct wsgi {
     PyObject *threading;                                /* owned module */
     PyObject *format_exception;                         /* owned: traceback.format_exception */
     PyObject *errors;                                   /* owned: wsgi.errors */
+    PyObject *hints;                                    /* owned: wsgi.early_hints */
     PyObject *scheme, *prefix, *server_name, *software; /* owned str */
     bool waitress, gunicorn, prefix_required, multithread, multiprocess, expose_tracebacks, errors_to_log;
     void (*log)(int level, uint64_t request_id, const char *text);
@@ -159,6 +161,24 @@ struct wsgi_run {
     int body_error;   /* negative errno that a read met, or 0 */
 };
 
+/* The bytes of a str in latin-1, which are what goes over the wire (PEP 3333). False: it is none, or
+ * has other characters. */
+__attribute__((always_inline)) static inline bool wsgi_text_lend(PyObject *o, struct slice *out)
+{
+    if (!PyUnicode_Check(o))
+        return false;
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(o)) {
+        PyErr_Clear();
+        return false;
+    }
+#endif
+    if (PyUnicode_KIND(o) != PyUnicode_1BYTE_KIND)
+        return false;
+    *out = slice_of((const char *)PyUnicode_1BYTE_DATA(o), (size_t)PyUnicode_GET_LENGTH(o));
+    return true;
+}
+
 /* environ.c */
 WEIR_MUST_USE int wsgi_environ_setup(struct wsgi *w);
 void wsgi_environ_clear(struct wsgi *w);
@@ -176,6 +196,11 @@ void wsgi_input_detach(PyObject *input);
 extern PyTypeObject wsgi_errors_type;
 PyObject *wsgi_errors_new(struct wsgi *w);
 void wsgi_errors_detach(PyObject *errors);
+
+/* hints.c */
+extern PyTypeObject wsgi_hints_type;
+PyObject *wsgi_hints_new(struct wsgi *w);
+void wsgi_hints_detach(PyObject *hints);
 
 /* gone.c */
 extern PyTypeObject wsgi_gone_type;

@@ -338,6 +338,27 @@ def reserved(environ: Environ, start: Start) -> Iterable[bytes]:
     return [b"reserved"]
 
 
+def hints(environ: Environ, start: Start) -> Iterable[bytes]:
+    """103 before the response, which waits for its client to have seen it; `how` is the path's second part."""
+    how = environ["PATH_INFO"].strip("/").split("/")[1]
+    if how == "head":
+        start("200 OK", TEXT)
+    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
+    if how == "twice":
+        environ["wsgi.early_hints"]([("Link", "</b.css>; rel=preload")])
+    if how == "read":
+        body = environ["wsgi.input"].read()
+    elif how == "fails":
+        raise RuntimeError("after the hints")
+    if how != "head":
+        start("200 OK", TEXT)
+    if how == "stream":
+        return iter([b"one", b"two"])
+    if how == "file":
+        return environ["wsgi.file_wrapper"](open(__file__, "rb"))
+    return [body if how == "read" else b"hinted"]
+
+
 def closes(environ: Environ, start: Start) -> Iterable[bytes]:
     data = json.dumps(closed).encode()
     start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(data)))])

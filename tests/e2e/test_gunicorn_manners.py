@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 
 import pytest
-from harness import Response, Server, Starter
+from harness import APPS, Response, Server, Starter
 
 HOST = b"Host: t\r\n"
 # What `weir gunicorn` sets beside the names of its options.
@@ -291,3 +291,52 @@ def test_which_connections_are_kept(server, version, field, keep):
 def test_an_expectation_that_is_not_known_is_417(server):
     for value in (b"99-continue", b"100-continue, x"):
         assert server.raw(b"POST / HTTP/1.1\r\n" + HOST + b"Expect: " + value + b"\r\nContent-Length: 1\r\n\r\n").statuses == [417]
+
+
+# ---- 103 Early Hints ----
+
+
+@pytest.fixture(scope="module")
+def pep(weir_module: Starter) -> Server:
+    return weir_module("pep:app", access_log="-", access_log_format="%(s)s %(b)s", request_buffering="off")
+
+
+@pytest.mark.parametrize("how, body", [
+    ("list", b"hinted"), ("head", b"hinted"), ("stream", b"onetwo"), ("file", (APPS / "pep.py").read_bytes())])
+def test_early_hints_come_before_the_answer(pep, how, body):
+    with pep.client() as c:
+        for _ in range(3):
+            c.request("GET", f"/hints/{how}")
+            r = c.head(keep_interim=True)
+            assert (r.status, r.reason, r.all("link")) == (103, "Early Hints", ["</a.css>; rel=preload"])
+            assert c.response().body == body
+    pep.wait_out(f"200 {len(body)}\n")
+
+
+def test_early_hints_may_come_more_than_once_and_in_a_pipeline(pep):
+    with pep.client() as c:
+        c.send(b"GET /hints/twice HTTP/1.1\r\nHost: t\r\n\r\n" * 3)
+        for _ in range(3):
+            r = c.response()
+            assert (r.status, r.interim, r.body) == (200, [103, 103], b"hinted")
+
+
+def test_http_1_0_gets_no_early_hints(pep):
+    with pep.client() as c:
+        c.send(b"GET /hints/list HTTP/1.0\r\n\r\n")
+        assert c.head(keep_interim=True).status == 200
+
+
+def test_100_continue_and_early_hints_go_together(pep):
+    with pep.client() as c:
+        c.send(b"POST /hints/read HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert {c.head(keep_interim=True).status, c.head(keep_interim=True).status} == {100, 103}
+        c.send(b"ab")
+        assert c.response().body == b"ab"
+
+
+def test_an_application_that_fails_behind_its_hints_still_answers_500(pep):
+    with pep.client() as c:
+        r = c.get("/hints/fails")
+        assert (r.status, r.interim) == (500, [103])
+        assert c.get("/hints/list").status == 200

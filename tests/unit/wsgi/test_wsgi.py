@@ -1729,3 +1729,96 @@ def test_django(run, path):
     logging.disable(logging.CRITICAL)
     assert run(app, request("/none")).status == 404
     logging.disable(logging.NOTSET)
+
+
+# ---- wsgi.early_hints ----
+
+LINKS = [("Link", "</a.css>; rel=preload; as=style"), ("Link", "</b.js>; rel=preload")]
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload; as=style\r\nLink: </b.js>; rel=preload\r\n\r\n"
+
+
+def hinting(hints=LINKS, times=1):
+    def app(env, start):
+        for _ in range(times):
+            assert env["wsgi.early_hints"](hints) is None
+        start("200 OK", PLAIN)
+        return [b"x"]
+    return app
+
+
+@pytest.mark.parametrize("hints", [LINKS, tuple(map(tuple, LINKS)), iter(LINKS), [list(x) for x in LINKS]])
+def test_early_hints_go_out_before_the_response(run, hints):
+    a = run(hinting(hints))
+    assert a.sent.startswith(HINTS + b"HTTP/1.1 200 OK\r\n") and a.sent.endswith(b"\r\n\r\nx")
+
+
+def test_early_hints_may_come_again_and_after_start_response(run):
+    def app(env, start):
+        env["wsgi.early_hints"](LINKS)
+        start("200 OK", PLAIN)
+        env["wsgi.early_hints"]([("X", " y ")])
+        return [b"x"]
+    assert run(app).sent.startswith(HINTS + b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+def test_http_1_0_gets_no_early_hints(run):
+    assert run(hinting(), request(version="1.0")).line == "HTTP/1.0 200 OK"
+
+
+@pytest.mark.parametrize("hints, error", [
+    ([("Link", "a\r\nSet-Cookie: x")], "no valid field"), ([("Li nk", "a")], "no valid field"),
+    ([("Content-Length", "5")], "belongs to the response"), ([("Connection", "close")], "belongs to the response"),
+    ([("Transfer-Encoding", "chunked")], "belongs to the response"), ([("Link", "ä€")], "latin-1"), ([("Link", b"x")], "latin-1"),
+    ([("Link",)], "tuples"), ([5], "tuples"), (5, "not iterable"), ([("Link", "x" * 9000)] * 2, "above 16 KiB"),
+])
+def test_early_hints_that_are_wrong_are_the_applications_fault(run, log, hints, error):
+    a = run(hinting(hints))
+    assert a.line == "HTTP/1.1 500 Internal Server Error" and b"103" not in a.sent
+    assert error in log[-1][2]
+
+
+def test_early_hints_have_an_end(run, log):
+    a = run(hinting([("Link", "x" * 4000)], times=5))
+    assert a.sent.count(b"103 Early Hints") == 4 and b"\r\n\r\nHTTP/1.1 500 " in a.sent
+
+
+def test_early_hints_come_too_late(run):
+    def app(env, start):
+        write = start("200 OK", PLAIN)
+        write(b"x")
+        with pytest.raises(RuntimeError, match="after the response had begun"):
+            env["wsgi.early_hints"](LINKS)
+        return []
+    assert run(app).text == b"x"
+
+
+def test_early_hints_are_of_the_thread_that_runs_the_request(run):
+    kept = []
+
+    def app(env, start):
+        kept.append(env["wsgi.early_hints"])
+
+        def elsewhere():
+            with pytest.raises(RuntimeError, match="the thread that runs the request"):
+                kept[0](LINKS)
+            kept.append("raised")
+
+        t = threading.Thread(target=elsewhere)
+        t.start()
+        t.join()
+        start("200 OK", PLAIN)
+        return [b"x"]
+    assert run(app).line == "HTTP/1.1 200 OK" and kept[1] == "raised"
+    with pytest.raises(RuntimeError):
+        kept[0](LINKS)
+
+
+def test_early_hints_for_a_client_that_left_do_nothing(run, harness):
+    called = []
+
+    def app(env, start):
+        harness.set_gone()
+        called.append(env["wsgi.early_hints"](LINKS))
+        start("200 OK", PLAIN)
+        return [b"x"]
+    assert b"103" not in run(app).sent and called == [None]

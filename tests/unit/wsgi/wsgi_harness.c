@@ -122,7 +122,18 @@ static bool op_gone(const struct call *c)
     return atomic_load(&of(c)->gone);
 }
 
-static const struct call_ops OPS = {op_flush, op_wait, op_body_read, op_body_wait, op_gone};
+static int op_hint(struct call *c, struct slice bytes)
+{
+    struct job *j = of(c);
+    if (atomic_load(&j->gone))
+        return -EPIPE;
+    if (buf_add_slice(&j->sent, bytes))
+        abort();
+    return 0;
+}
+
+static const struct call_ops OPS = {op_flush,     op_wait, op_body_read,
+                                    op_body_wait, op_gone, op_hint};
 
 static void on_log(int level, uint64_t id, const char *text)
 {
