@@ -355,7 +355,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
         python_signals_give_back(&r.signals);
     close(r.news_fd);
     o->left = inside;
-    bool cut = inside > 0 || atomic_load(&o->server->cancelled);
+    bool cut = inside > 0 || atomic_load(&o->server->cut);
     if (r.supervisor) {
         if (inside)
             log_line(LOG_WARNING, 0, "worker %d ends; %u requests were still inside the application",

@@ -48,6 +48,7 @@ struct scoreboard_slot {
     _Atomic int32_t recycle;  /* enum recycle_reason the worker asks for; worker */
     _Atomic uint32_t places;  /* most requests inside the application at once; worker */
     _Atomic uint32_t busy;    /* requests inside the application, or about to be; worker */
+    _Atomic uint32_t stuck;   /* of busy: answered with 504, and the thread has not come back; worker */
     _Atomic uint32_t waiting; /* requests that wait for a place; worker */
     _Atomic uint32_t open;    /* connections; worker */
     struct counters counters; /* worker; kept when the slot passes to the next process */

@@ -168,6 +168,7 @@ static void end_now(struct server *s)
         return;
     s->stop_done = SERVER_NOW;
     atomic_store(&s->cancelled, true);
+    atomic_store(&s->cut, !list_empty(&s->exchanges));
     exchange_cancel_all(s);
     tell_done(s);
 }

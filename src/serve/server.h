@@ -71,6 +71,7 @@ struct server {
     int stop_done;             /* leader: what was begun */
     _Atomic bool draining;     /* SERVER_DRAIN: answers that begin now are the last on their connection */
     _Atomic bool cancelled;    /* the grace is over: streams end */
+    _Atomic bool cut;          /* requests were in work then */
     struct mail stop_mail;
     uv_timer_t grace_timer;
     int done_fd;               /* eventfd: readable when the leader has stopped */

@@ -1,0 +1,340 @@
+"""Signals of the supervisor, with Gunicorn's meaning, and those that a worker gets itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness import APPS, PATIENCE, Client, Incomplete, Server, Starter, wait_for
+from test_workers import alive, serving
+
+SOON = 1.5 * PATIENCE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the application, whose version a test can change."""
+    (tmp_path / "procs.py").write_text((APPS / "procs.py").read_text())
+    (tmp_path / "version").write_text("one")
+    return tmp_path
+
+
+def versions(server: Server) -> set[str]:
+    return {server.get("/version").text for _ in range(20)}
+
+
+def refused(server: Server) -> bool:
+    try:
+        Client(server.address, 2).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    return False
+
+
+# ---- HUP ----
+
+
+def test_a_reload_starts_workers_with_the_changed_code(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, workers=3)
+    old = set(server.worker_pids())
+    (folder / "version").write_text("two")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded: 3 new workers serve")
+    new = serving(server, 3)
+    assert not new & old and versions(server) == {"two"}
+    assert server.log.count(" serving ") == 1, "the ready line is said once"
+
+
+def test_a_reload_loses_no_request(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, workers=2, threads=4)
+    stop = threading.Event()
+    wrong: list[str] = []
+    done = 0
+    lock = threading.Lock()
+
+    def ask() -> None:
+        nonlocal done
+        with Client(server.address, 10) as c:
+            n = 0
+            while not stop.is_set():
+                n += 1
+                c.request("POST" if n % 3 == 0 else "GET", "/version", body=b"x" * 10 if n % 3 == 0 else None)
+                try:
+                    r = c.response()
+                except (Incomplete, OSError) as e:
+                    wrong.append(f"request {n}: {e!r}")
+                    return
+                if r.status != 200 or not r.keep:
+                    wrong.append(f"request {n}: {r.status} keep={r.keep}")
+                    return
+                with lock:
+                    done += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for i in range(3):
+        before = done
+        wait_for(lambda at_least=before + 200: done > at_least)
+        server.kill(signal.SIGHUP)
+        server.wait_log("reloaded: 2 new workers serve", count=i + 1)
+    before = done
+    wait_for(lambda: done > before + 200)
+    stop.set()
+    for t in threads:
+        t.join(20)
+    assert not wrong, wrong[:5]
+
+
+def test_a_reload_finishes_what_runs(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder)
+    old = server.worker_pid
+    c = server.client()
+    c.request("GET", "/sleep/1500")
+    server.wait_log("asleep")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    assert int(server.get("/pid").text) != old
+    assert c.response().text == str(old)
+    wait_for(lambda: not alive(old))
+
+
+def test_a_reload_with_an_application_that_fails_keeps_the_old_workers(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, workers=2)
+    old = set(server.worker_pids())
+    (folder / "version").write_text("broken")
+    server.kill(signal.SIGHUP)
+    server.wait_log("not reloaded: a new worker could not start; the old workers go on")
+    assert serving(server, 2) == old
+    assert server.log.count("this version cannot be imported\n") == 2  # the line, and its traceback
+    assert versions(server) == {"one"}
+    # And the next one, which is right, succeeds.
+    (folder / "version").write_text("two")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded: 2 new workers serve")
+    assert not serving(server, 2) & old and versions(server) == {"two"}
+
+
+def test_a_reload_with_a_wrong_configuration_keeps_everything(weir: Starter, folder: Path) -> None:
+    (folder / "weir.yaml").write_text("workers: 2\n")
+    server = weir("procs:app", cwd=folder)
+    old = set(server.worker_pids())
+    (folder / "weir.yaml").write_text("workers: many\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log(re.compile(r"ERROR not reloaded: weir.yaml:1: .*many.*; all goes on as before\n"))
+    assert serving(server, 2) == old
+
+
+def test_a_reload_reads_the_configuration_and_the_environment_again(weir: Starter, folder: Path) -> None:
+    (folder / "weir.yaml").write_text("workers: 1\nenv-file: [vars]\n")
+    (folder / "vars").write_text("COLOUR=red\n")
+    server = weir("procs:app", cwd=folder)
+    assert server.get("/environ/COLOUR").text == "red"
+    (folder / "weir.yaml").write_text("workers: 3\nenv-file: [vars]\n")
+    (folder / "vars").write_text("SHAPE=round\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded: 3 new workers serve")
+    assert len(serving(server, 3)) == 3
+    assert server.get("/environ/SHAPE").text == "round"
+    assert server.get("/environ/COLOUR").text == "-"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_a_reload_moves_to_other_addresses_and_keeps_those_that_stay(weir: Starter, folder: Path) -> None:
+    stays, goes, comes = free_port(), folder / "old.sock", folder / "new.sock"
+    (folder / "weir.yaml").write_text(f"bind: ['127.0.0.1:{stays}', 'unix:{goes}']\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    before = server.client(address=("127.0.0.1", stays))
+    assert before.get("/pid").status == 200
+    (folder / "weir.yaml").write_text(f"bind: ['127.0.0.1:{stays}', 'unix:{comes}']\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    for address in (str(comes), ("127.0.0.1", stays)):
+        with server.client(address=address) as c:
+            assert c.get("/pid").status == 200
+    assert not goes.exists()
+    assert before.get("/pid").status == 200
+
+
+def test_a_reload_to_an_address_that_cannot_be_opened_keeps_the_old_ones(weir: Starter, folder: Path) -> None:
+    (folder / "weir.yaml").write_text(f"bind: 127.0.0.1:{free_port()}\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    old = server.worker_pid
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (folder / "weir.yaml").write_text(f"bind: 127.0.0.1:{taken.getsockname()[1]}\n")
+        server.kill(signal.SIGHUP)
+        server.wait_log(re.compile(r"ERROR not reloaded: cannot listen on .*already in use"))
+    assert int(server.get("/pid").text) == old
+
+
+def test_many_hangups_at_once_end_in_one_new_generation(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, workers=2)
+    old = set(server.worker_pids())
+    for _ in range(5):
+        server.kill(signal.SIGHUP)
+    server.wait_log("reloaded: 2 new workers serve")
+    wait_for(lambda: len(server.worker_pids()) == 2)
+    assert not serving(server, 2) & old
+
+
+def test_the_folder_behind_a_moved_link_is_the_new_one(weir: Starter, tmp_path: Path) -> None:
+    """How many deploy: the service starts in a link, which is moved to the new release."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "procs.py").write_text((APPS / "procs.py").read_text())
+        (tmp_path / name / "version").write_text(name)
+    link = tmp_path / "current"
+    link.symlink_to("one")
+    server = weir("procs:app", cwd=link, env={"PWD": str(link)})
+    assert versions(server) == {"one"}
+    link.unlink()
+    link.symlink_to("two")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    wait_for(lambda: versions(server) == {"two"})
+
+
+# ---- TTIN, TTOU ----
+
+
+def test_ttin_and_ttou_change_the_number_of_workers(weir: Starter) -> None:
+    server = weir("procs:app")
+    first = server.worker_pid
+    for n in (2, 3):
+        server.kill(signal.SIGTTIN)
+        server.wait_log(f"{n} workers (before: {n - 1})")
+        assert first in serving(server, n)
+    server.kill(signal.SIGTTOU)
+    assert first not in serving(server, 2), "the oldest goes first"
+    for _ in range(3):
+        server.kill(signal.SIGTTOU)
+    server.wait_log("1 workers (before: 2)")
+    assert len(serving(server, 1)) == 1, "one stays"
+
+
+def test_a_terminal_that_changes_its_size_stops_nothing(weir: Starter) -> None:
+    server = weir("procs:app")
+    worker = server.worker_pid
+    for pid in (server.pid, worker):
+        os.kill(pid, signal.SIGWINCH)
+    assert serving(server, 1) == {worker}
+
+
+# ---- USR1 ----
+
+
+def test_usr1_opens_the_logs_of_all_workers_again(weir: Starter, tmp_path: Path) -> None:
+    access, errors = tmp_path / "access.log", tmp_path / "error.log"
+    server = weir("procs:app", workers=2, access_log=access, error_log=errors, ready=False)
+    wait_for(lambda: errors.exists() and " serving " in errors.read_text())
+    server.log_path = errors
+    server.wait_ready()
+    access.rename(tmp_path / "access.1")
+    errors.rename(tmp_path / "error.1")
+    server.kill(signal.SIGUSR1)
+    server.wait_log("log files opened again", count=3)  # the supervisor's line and each worker's
+    serving(server, 2)
+    asked = 40
+    wait_for(lambda: access.read_text().count("GET /pid") >= asked)
+    assert not (tmp_path / "access.1").read_text()
+
+
+# ---- the end ----
+
+
+def test_term_finishes_what_runs_in_every_worker(weir: Starter) -> None:
+    server = weir("procs:app", workers=2, threads=1, drain_idle="100ms")
+    clients = []
+    for _ in range(2):
+        clients.append(server.client())
+        clients[-1].request("GET", "/sleep/1000")
+        server.wait_log("asleep", count=len(clients))
+    server.kill(signal.SIGTERM)
+    wait_for(lambda: refused(server), 1)
+    assert len({c.response().text for c in clients}) == 2
+    assert server.wait_end() == 0
+
+
+def test_a_second_term_waits_two_seconds_longer(weir: Starter) -> None:
+    server = weir("procs:app", grace="60s")
+    server.expected_status = (1,)
+    short, endless = server.client(), server.client()
+    short.request("GET", "/sleep/1200")
+    endless.request("GET", "/sleep/60000")
+    server.wait_log("asleep", count=2)
+    server.kill(signal.SIGTERM)
+    server.wait_log("stopping 1 workers")
+    begin = time.monotonic()
+    server.kill(signal.SIGTERM)
+    assert short.response().status == 200
+    assert server.wait_end() == 1
+    assert 1.9 < time.monotonic() - begin < 3 * PATIENCE
+    with pytest.raises(Incomplete):
+        endless.response()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_int_and_quit_end_at_once(weir: Starter, number: int) -> None:
+    server = weir("procs:app", workers=2)
+    server.expected_status = (1,)
+    c = server.client()
+    c.request("GET", "/sleep/60000")
+    server.wait_log("asleep")
+    begin = time.monotonic()
+    server.kill(number)
+    assert server.wait_end() == 1
+    assert time.monotonic() - begin < SOON
+    with pytest.raises(Incomplete):
+        c.response()
+
+
+def test_int_after_term_does_not_wait(weir: Starter) -> None:
+    server = weir("procs:app", grace="60s")
+    server.expected_status = (1,)
+    c = server.client()
+    c.request("GET", "/sleep/60000")
+    server.wait_log("asleep")
+    server.kill(signal.SIGTERM)
+    server.wait_log("stopping 1 workers")
+    begin = time.monotonic()
+    server.kill(signal.SIGINT)
+    assert server.wait_end() == 1
+    assert time.monotonic() - begin < SOON
+
+
+def test_a_worker_that_does_not_end_is_killed_after_the_grace(weir: Starter) -> None:
+    server = weir("procs:app", grace="500ms")
+    server.expected_status = (1,)
+    worker = server.worker_pid
+    os.kill(worker, signal.SIGSTOP)
+    begin = time.monotonic()
+    assert server.stop() == 1
+    assert 1.4 < time.monotonic() - begin < 3 * PATIENCE
+    assert f"worker {worker} does not end; killing it" in server.log
+
+
+def test_int_for_the_whole_group_ends_without_a_traceback(weir: Starter) -> None:
+    """Ctrl-C on a terminal reaches every process."""
+    server = weir("procs:app", workers=2, preexec=os.setsid)
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait_end() == 0
+    assert "Traceback" not in server.log
+
+
+def test_int_while_it_starts_ends_without_a_traceback(weir: Starter) -> None:
+    server = weir("procs:app", env={"VERSION": "slow"}, workers=2, preexec=os.setsid, ready=False)
+    wait_for(lambda: len(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()) == 2)
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait_end() == 0
+    assert server.log == ""
