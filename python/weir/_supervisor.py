@@ -112,6 +112,7 @@ class Supervisor:
         self.log = Log(core)
         self.serving = State(config, environ)  # what the workers serve with
         self.pending: State | None = None  # while a reload has not succeeded
+        self.added: list[str] = []  # names in the environment that came from the configuration
         self.workers: dict[int, Worker] = {}  # by process id
         self.worker: Worker | None = None  # in a worker: itself
         self.num_workers = config.workers
@@ -144,12 +145,13 @@ class Supervisor:
 
     def apply(self, state: State) -> None:
         """Environment and folder as this configuration wants them."""
-        wanted = {**self.process.environ, **state.environ}
-        for name in [name for name in os.environ if name not in wanted]:
-            del os.environ[name]
-        for name, value in wanted.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
+        for name in self.added:  # only these: a configuration file may have set others itself
+            if name in self.process.environ:
+                os.environ[name] = self.process.environ[name]
+            else:
+                os.environ.pop(name, None)
+        os.environ.update(state.environ)
+        self.added = list(state.environ)
         os.chdir(self.process.folder)
         if state.config.chdir:
             change_folder(state.config.chdir)

@@ -12,7 +12,8 @@
  *   recycle   the replacement first; when it is READY the old one is retired.
  *   HUP       a new generation beside the old one; when all of it is READY the old one is retired. If
  *             one of it cannot start, the new generation ends and the old one stays.
- *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS.
+ *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with threads
+ *             that do not come back STUCK_MS after it has finished everything else.
  *   stop      board->stopping is set and all are retired, then run returns.
  *
  * Signals are Gunicorn's: HUP, USR1 (logs are opened again, here and in every worker), USR2 (the
@@ -49,6 +50,9 @@ enum { EXIT_BOOT_FAILED = 3, EXIT_APP_FAILED = 4 };
 /* A worker that is told to end at once, or by ABRT, has so long. */
 #define QUICK_MS 2000
 #define ABORT_MS 1000
+/* A retired worker with stuck threads is looked at so often, and has so long once all else is done. */
+#define STUCK_LOOK_MS 250
+#define STUCK_MS 1000
 /* A second TERM shortens the grace to this. */
 #define HURRY_MS 2000
 /* Replacing workers that die young: at once, then after 100 ms, 200 ms, … */
@@ -72,6 +76,7 @@ struct child {
     uint32_t generation; /* of the configuration that it was started with */
     enum child_state state;
     bool was_ready;
+    bool stuck;          /* asks because threads do not come back: it will not end by itself */
     bool asks;           /* a replacement is wanted; it goes on until that is READY */
     bool unexpected;     /* ends by itself */
     bool reopen;         /* USR1 came before it was READY */
@@ -81,6 +86,7 @@ struct child {
     int worker_fd;       /* the worker's end; -1 in the supervisor after the fork */
     int64_t ready_ns;    /* 0: never was */
     int64_t kill_ns;     /* gets KILL then; 0: no */
+    int64_t alone_ns;    /* stuck: since then it has nothing left but what is stuck; 0: it has */
     void *data;          /* the host's */
 };
 
