@@ -10,7 +10,7 @@ more changes follow before it imports; what changes while it does is noticed aft
 remembered as it was when it was read. A worker whose application cannot be imported serves a page that
 says why, and is replaced in the same way.
 
-Threads: `prepare`, `failed` and `start` in the worker's main thread, all else in "weir-reload".
+Threads: `prepare`, `failed` and `start` (before it makes the thread) in the worker's main thread, all else in "weir-reload".
 """
 
 from __future__ import annotations
@@ -250,6 +250,9 @@ class Reloader:
         self.files = Files(config, settings)
         self.failure: Failure | None = None
         self.server: Any = None
+        self.watch: Any = None
+        self.watched: dict[str, int] = {}  # number of each folder; -1: it cannot be watched
+        self.names: dict[int, str] = {}  # and back
 
     def prepare(self) -> None:
         """Before the application is imported: remember what is read, and wait for the end of a change."""
@@ -265,8 +268,11 @@ class Reloader:
         watch.close()
 
     def start(self, server: Server) -> None:
-        """The server is about to run."""
+        """The server is about to run. What requests read from now on is watched."""
         self.server = server
+        self.watch = self._open()
+        self._collect()
+        self.log.debug("--reload watches %d files in %d folders", len(self.files.stamps), len(self.watched))
         threading.Thread(target=self._main, name="weir-reload", daemon=True).start()
 
     def failed(self, error: Any, tell: bool) -> Failure:
@@ -282,11 +288,6 @@ class Reloader:
             self.log.exception("--reload has ended, the server goes on:")
 
     def _watch(self) -> None:
-        self.watch = self._open()
-        self.watched: dict[str, int] = {}
-        self.names: dict[int, str] = {}
-        self._collect()
-        self.log.debug("--reload watches %d files in %d folders", len(self.files.stamps), len(self.watched))
         pause = LOOK_SECONDS
         while True:
             dirty = self._dirty(self.watch.wait(pause)) if self.watch else self._sleep(pause)
