@@ -136,14 +136,16 @@ def template_folders() -> Iterator[str]:
     known = [(kind, attribute) for kind, attribute in known if kind]
     if not known:
         return
-    for thing in gc.get_objects():
-        # type(), not isinstance(): proxies of an application would begin to work.
-        for kind, attribute in known:
-            if issubclass(type(thing), kind):
-                value = getattr(thing, attribute, None)
-                for folder in [value] if isinstance(value, (str, os.PathLike)) else value or ():
-                    if isinstance(folder, (str, os.PathLike)):
-                        yield os.path.abspath(os.fspath(folder))
+    things = gc.get_objects()
+    # type(), not isinstance(): proxies of an application would begin to work.
+    kinds = set(map(type, things))
+    of_kind = {t: attribute for kind, attribute in known for t in kinds if issubclass(t, kind)}
+    for thing in things if of_kind else ():
+        if type(thing) in of_kind:
+            value = getattr(thing, of_kind[type(thing)], None)
+            for folder in [value] if isinstance(value, (str, os.PathLike)) else value or ():
+                if isinstance(folder, (str, os.PathLike)):
+                    yield os.path.abspath(os.fspath(folder))
 
 
 def below(folder: str) -> Iterator[str]:

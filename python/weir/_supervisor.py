@@ -290,6 +290,8 @@ def reload_in(supervisor: Supervisor) -> Any:
 
     # Paths of the command line are relative to the folder of the start, not to that of --chdir.
     named = {supervisor.config.config, supervisor.cfg.config, *supervisor.config.env_file}
+    if not supervisor.config.config:  # it may come later
+        named.add(os.path.join(supervisor.config.chdir, "weir.yaml"))
     settings = [os.path.join(supervisor.process.folder, path) for path in named if path]
     reloader = _reload.Reloader(supervisor.core, supervisor.config, settings, supervisor.log, supervisor.pid)
     reloader.prepare()

@@ -289,6 +289,13 @@ def test_changed_settings_are_read_again(weir, site):
     wait_for(lambda: server.get("/").get("server") == "four", 15, "the new Server field")
 
 
+def test_settings_may_come_later(weir, site):
+    server = serve(weir, site)
+    assert server.get("/").get("server") == "weir"
+    (site / "weir.yaml").write_text("ident: late\n")
+    wait_for(lambda: server.get("/").get("server") == "late", 15, "the new Server field")
+
+
 @pytest.mark.parametrize("arguments, text", [
     (["--reload", "--workers", "0"], "weir: --workers: reload needs a worker that can be replaced; give workers 1 or more\n")])
 def test_reload_needs_a_worker(site, arguments, text):
