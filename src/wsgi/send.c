@@ -6,7 +6,7 @@
 
 /* A larger item is handed over in pieces, so that the copy of it that waits for the client is
  * bounded by the server's own bound, not by the application's idea of a chunk. */
-static const size_t PIECE_BYTES_MAX = 256 * 1024;
+static const size_t PIECE_BYTES_MAX = 1024 * 1024;
 
 int wsgi_run_claim(const struct wsgi_run *run)
 {
@@ -48,7 +48,7 @@ int wsgi_send(struct wsgi_run *run, struct slice data, bool flush)
         }
         data.p += piece.n;
         data.n -= piece.n;
-        if (flush || data.n || c->out.n > PIECE_BYTES_MAX) {
+        if (flush || data.n || c->out.n > PIECE_BYTES_MAX + 65536) {
             int rc = wsgi_flush(run);
             if (rc)
                 return rc;

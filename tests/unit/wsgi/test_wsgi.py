@@ -605,12 +605,17 @@ def test_other_items_are_type_errors(run, log, make, bad):
 
 
 def test_a_large_list_goes_in_pieces(run):
-    big = [os.urandom(700_000), b"x" * 1000, os.urandom(300_000)]
+    big = [os.urandom(3_700_000), b"x" * 1000, os.urandom(300_000)]
     answer = run(simple(*big))
-    assert answer.text == b"".join(big) and answer.get("Content-Length") == str(1_001_000)
+    assert answer.text == b"".join(big) and answer.get("Content-Length") == str(4_001_000)
     assert len(answer.flushes) > 2
-    many = run(simple(*[b"k" * 1000] * 2000))
-    assert many.text == b"k" * 2_000_000 and len(many.flushes) > 2
+    many = run(simple(*[b"k" * 1000] * 5000))
+    assert many.text == b"k" * 5_000_000 and len(many.flushes) > 2
+
+
+def test_an_answer_of_one_mebibyte_goes_in_one_piece(run):
+    answer = run(simple(bytes(1 << 20)))
+    assert answer.text == bytes(1 << 20) and not answer.flushes
 
 
 def test_a_large_list_stops_when_the_client_leaves(run):
