@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/tls.h"
 #include "python_module_process.h"
 #include "serve/server.h"
 
@@ -274,6 +275,11 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the supervisor does not listen, or runs already");
         return NULL;
     }
+    /* A reload may turn TLS on: what all workers share has to be there before the first. */
+    if (tls_ticket_keys_new()) {
+        PyErr_NoMemory();
+        return NULL;
+    }
     if (supervisor_new(&o->supervisor, &set, &OPS, o, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
@@ -309,7 +315,7 @@ static PyObject *supervisor_stop_py(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* begin() -> bool: in a worker, before anything else: its title, its user, and it shall not outlive the
+/* begin() -> bool: in a worker, before anything else: its certificates, its title, its user, and it shall not outlive the
  * supervisor. False: that has ended. */
 static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
 {
@@ -323,6 +329,11 @@ static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
     const struct config_object *config = o->next_config ? o->next_config : o->config;
     if (worker_process_begin(&o->process))
         Py_RETURN_FALSE;
+    /* Keys are often root's alone: they are read while this process still is. */
+    if (tls_prepare(&config->conf, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
     if (python_process.begun && process_worker(&python_process, &config->conf, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;

@@ -298,6 +298,17 @@ static int check_reload(struct conf *c, struct err *e)
                      conf_mark(c, CONF_ROW_preload)->source);
 }
 
+static int check_tls(const struct conf *c, struct err *e)
+{
+    const struct conf_mark *key = conf_mark(c, CONF_ROW_keyfile);
+    const struct conf_mark *authorities = conf_mark(c, CONF_ROW_ca_certs);
+    if (*c->keyfile && !*c->certfile)
+        return err_set(e, "%s has no meaning without certfile", key->source);
+    if (*c->ca_certs && !*c->certfile && !c->n_tls_hosts)
+        return err_set(e, "%s has no meaning without certfile", authorities->source);
+    return 0;
+}
+
 static int finish(struct conf *c, struct err *e)
 {
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
@@ -305,7 +316,7 @@ static int finish(struct conf *c, struct err *e)
     if (c->dialect == CONF_GUNICORN &&
         (conf_gunicorn_apply(c, e) || conf_env_apply(c, e) || conf_chdir_check(c, e)))
         return -1;
-    if (check_addresses(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
+    if (check_addresses(c, e) || check_tls(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
         check_internal_path(c, e) || check_static(c, e) || check_reload(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||

@@ -25,6 +25,7 @@
 #include "http/body.h"
 #include "http/proxy.h"
 #include "http/req.h"
+#include "net/tls.h"
 
 struct call;
 
@@ -56,13 +57,14 @@ struct call_peer {
     char server_addr[112]; /* textual IP or socket path of the listener */
     char server_port[8];   /* "" for a Unix socket */
     bool is_unix;
-    bool is_tls; /* later */
+    bool is_tls;
 };
 
 struct call {
     const struct req *req;         /* lent */
     const struct call_peer *peer;  /* lent */
     const struct proxy_facts *proxy; /* lent; NULL where no trusted proxy spoke */
+    const struct tls_facts *tls;   /* lent; NULL: the connection is plain */
     struct body *body;             /* lent */
     struct arena *arena;           /* the request's own; goes with it. Only the executor uses it during a run */
     uint64_t id;                   /* number of the request in this process, for logs */

@@ -170,8 +170,9 @@ void h1_refuse(struct h1_conn *hc, int status, const char *reason)
 /* The deadline of a connection that waits for the first byte of a request. */
 static enum h1_list idle_list(const struct h1_conn *hc)
 {
-    if (server_of((struct h1_conn *)(uintptr_t)hc)->leave == H1_DRAINS)
-        return H1_L_LAST;
+    enum h1_leave leave = server_of((struct h1_conn *)(uintptr_t)hc)->leave;
+    if (WEIR_UNLIKELY(leave == H1_DRAINS || (leave == H1_HANDS_OVER && conn_tls_begun(&hc->conn))))
+        return conn_in_handshake(&hc->conn) ? H1_L_HEAD : H1_L_LAST;
     return hc->served ? H1_L_KEEP : H1_L_HEAD;
 }
 
@@ -209,6 +210,12 @@ static bool is_idle(const struct h1_conn *hc)
            conn_kept(&hc->conn).n == 0 && !hc->conn.eof;
 }
 
+/* What TLS has agreed on stands in this process' memory alone. */
+static bool can_hand(const struct h1_conn *hc)
+{
+    return is_idle(hc) && !conn_tls_begun(&hc->conn);
+}
+
 /* No request is in work: close, unless one has arrived that we have not read yet. That one is served. */
 static bool close_idle(struct h1_conn *hc, enum close_reason reason)
 {
@@ -225,7 +232,7 @@ static bool hand_over(struct h1_conn *hc)
 {
     struct h1_server *s = server_of(hc);
     forget_empty_lines(hc);
-    if (s->hand_full || !is_idle(hc))
+    if (s->hand_full || !can_hand(hc))
         return false;
     int rc = s->up->hand(hc);
     if (rc == 0)
@@ -253,6 +260,17 @@ static void refuse_proxy(struct h1_conn *hc)
 }
 
 /* The PROXY protocol's line or header. Returns the bytes used; stops the caller's loop through *more. */
+/* What the PROXY protocol has to say is said, or will not be: what follows is the client's. */
+static void proxy_over(struct h1_conn *hc, bool *more)
+{
+    struct h1_server *s = server_of(hc);
+    hc->state = H1_IDLE;
+    if (s->tls) {
+        conn_start_tls(&hc->conn, s->tls);
+        *more = false;
+    }
+}
+
 static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n, bool *more)
 {
     struct h1_server *s = server_of(hc);
@@ -261,7 +279,7 @@ static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n, bool *more
     size_t used = 0;
     if (s->proxy_optional) {
         if (!proxy_protocol_begins(p, n, s->proxy_mode)) {
-            hc->state = H1_IDLE;
+            proxy_over(hc, more);
             return 0;
         }
         if (n >= PROXY_BEGIN_BYTES && !proxy_allowed(hc, s)) {
@@ -292,7 +310,7 @@ static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n, bool *more
     }
     if (hc->proxied)
         hc->peer_port = client.port;
-    hc->state = H1_IDLE;
+    proxy_over(hc, more);
     return used;
 }
 
@@ -690,6 +708,34 @@ static void on_eof(struct conn *c)
     }
 }
 
+static void tell_tls(const struct h1_conn *hc, const char *why)
+{
+    char peer[64] = "a Unix socket";
+    if (hc->peer_family != AF_UNIX)
+        inet_ntop(hc->peer_family, &hc->peer, peer, sizeof peer);
+    log_flood(LOG_INFO, 0, "TLS with %s failed: %s", peer, why);
+}
+
+static void on_tls_failed(struct conn *c, const char *why)
+{
+    struct h1_conn *hc = hc_of(c);
+    if (hc->state < H1_CLOSING)
+        tell_tls(hc, why);
+    if (hc->user || hc->state >= H1_CLOSING || c->eof)
+        finish(hc, CLOSE_TLS_FAILED, false);
+    else
+        close_after_flush(hc, CLOSE_TLS_FAILED); /* an alert says it to the client */
+}
+
+static void on_not_tls(struct conn *c, const char *p, size_t n)
+{
+    struct h1_conn *hc = hc_of(c);
+    hc->is_head = says_head(p, n);
+    h1_refuse(hc, 400, "The plain HTTP request was sent to an HTTPS port");
+    if (hc->state != H1_CLOSED)
+        hc->reason = CLOSE_TLS_FAILED;
+}
+
 static void look_for_death(struct h1_conn *hc)
 {
     struct conn *c = &hc->conn;
@@ -714,11 +760,16 @@ static void on_deadline(struct conn *c, unsigned list)
         close_idle(hc, CLOSE_KEEP_ALIVE_TIMEOUT);
         break;
     case H1_L_LAST:
-        close_idle(hc, CLOSE_DRAINING);
+        if (conn_in_handshake(c))
+            conn_arm(c, H1_L_HEAD);
+        else
+            close_idle(hc, CLOSE_DRAINING);
         break;
     case H1_L_HEAD:
         if (hc->state == H1_HEAD && !is_empty_lines(conn_kept(c)))
             h1_refuse(hc, 408, "the request head was not complete in time");
+        else if (conn_in_handshake(c))
+            on_tls_failed(c, "the handshake was not complete within header-timeout");
         else
             close_idle(hc, CLOSE_NO_REQUEST);
         break;
@@ -775,6 +826,8 @@ static const struct conn_ops CONN_OPS = {
     .drained = on_drained,
     .deadline = on_deadline,
     .broken = on_broken,
+    .tls_failed = on_tls_failed,
+    .not_tls = on_not_tls,
     .closed = on_closed,
 };
 
@@ -849,6 +902,8 @@ void h1_accept(struct h1_server *s, struct listener *l, int fd, const struct soc
     become_idle(hc);
     if (s->proxy_mode != PROXY_OFF)
         expect_proxy(hc);
+    else if (s->tls)
+        conn_start_tls(&hc->conn, s->tls);
 }
 
 void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct handover *h)
@@ -867,6 +922,8 @@ void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct hand
         conn_arm_ago(&hc->conn, hc->served ? H1_L_KEEP : H1_L_HEAD, h->idle_ms);
     if (s->proxy_mode != PROXY_OFF && h->awaits_proxy)
         expect_proxy(hc);
+    else if (s->tls && strncmp(h->url, "https:", 6) == 0)
+        conn_start_tls(&hc->conn, s->tls); /* it came before its first byte */
 }
 
 void h1_describe(const struct h1_conn *hc, struct handover *out)
@@ -897,16 +954,16 @@ void h1_drain(struct h1_server *s, enum h1_leave how)
         return;
     s->leave = how;
     s->pool.lists[H1_L_LINGER].timeout_ms = H1_LINGER_DRAIN_MS;
-    if (how == H1_HANDS_OVER) {
+    if (how == H1_HANDS_OVER)
         h1_hand_idle(s);
-        return;
-    }
     for (struct list *n = s->all.next; n != &s->all;) {
         struct h1_conn *hc = container_of(n, struct h1_conn, all);
         n = n->next;
+        if (how == H1_HANDS_OVER && !conn_tls_begun(&hc->conn))
+            continue;
         forget_empty_lines(hc);
         if (hc->state == H1_PROXY || hc->state == H1_IDLE)
-            arm(hc, H1_L_LAST);
+            arm(hc, idle_list(hc));
     }
 }
 

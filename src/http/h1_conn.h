@@ -41,7 +41,8 @@ enum h1_list { H1_L_KEEP = 0, H1_L_HEAD, H1_L_BODY, H1_L_SEND, H1_L_LINGER, H1_L
 /* How a server takes leave of its clients. */
 enum h1_leave {
     H1_STAYS = 0,
-    H1_HANDS_OVER, /* idle connections go to other processes by up->hand; each other one when it idles */
+    H1_HANDS_OVER, /* idle connections go to other processes by up->hand; each other one when it idles. Those that speak
+                    * TLS cannot go: they are treated as by H1_DRAINS */
     H1_DRAINS,     /* an idle connection has a moment (drain_idle_ms) to send one more request; each answer says
                     * that it is the last */
 };
@@ -83,6 +84,7 @@ struct h1_server {
     enum proxy_mode proxy_mode;
     const struct proxy_set *proxy_from;
     bool proxy_optional; /* serve connections that begin otherwise too */
+    struct tls_context *tls; /* lent; NULL: none. Connections speak TLS, behind the PROXY protocol's line */
     uint64_t keep_alive_ms;   /* an idle connection is not closed before; 0: after each answer */
     struct counters *counters;
     _Atomic uint32_t *open_gauge; /* lent; where others see how many connections are open. NULL: nobody looks */

@@ -14,6 +14,15 @@
 
 /* An idle connection keeps no input buffer; a busy one keeps up to this. */
 static const size_t CONN_KEEP_BYTES = 0;
+/* Plaintext that is sealed in one go, then written: large enough that a system call costs little beside it,
+ * small enough to stay in the processor's cache. */
+static const size_t CONN_SEAL_BYTES = 64 * 1024;
+/* What the frames of its records take, generously. */
+static const size_t CONN_FRAME_BYTES = 512;
+/* Plaintext that one connection may have sealed in a turn before others get theirs. */
+static const size_t CONN_SEAL_BYTES_TURN = 1024 * 1024;
+/* The largest buffer kept for the next ciphertext: one sealing, and its records' frames. */
+static const size_t CONN_SPARE_BYTES = 128 * 1024;
 /* Deadlines are looked at no more often than this; none is early, each is at most this late. */
 static const uint64_t CONN_TIMER_MS_MIN = 50;
 
@@ -131,23 +140,159 @@ static void offer(struct conn *c, const char *p, size_t n, bool kept)
     }
 }
 
+/* New bytes of the application. */
+static void take_plain(struct conn *c, const char *p, size_t n)
+{
+    if (c->in.n == 0) {
+        offer(c, p, n, false);
+    } else if (buf_add(&c->in, p, n)) {
+        c->pool->ops->broken(c, -ENOMEM);
+    } else {
+        struct slice kept = conn_kept(c);
+        offer(c, kept.p, kept.n, true);
+    }
+}
+
+/* No more will come from the peer. */
+static void take_eof(struct conn *c)
+{
+    c->reading = false;
+    uv_read_stop((uv_stream_t *)&c->uv);
+    if (c->eof)
+        return;
+    c->eof = true;
+    c->pool->ops->eof(c);
+}
+
+static void tls_end(struct conn *c, const char *why)
+{
+    c->out.n = c->out_off = 0; /* what was for this client alone is not sent in the clear */
+    c->pool->ops->tls_failed(c, why);
+}
+
+/* No record of TLS begins with a letter or an end of line, every request of HTTP does. */
+static bool is_text(char first)
+{
+    return (first >= 'A' && first <= 'Z') || (first >= 'a' && first <= 'z') || first == '\r' ||
+           first == '\n';
+}
+
+/* The first bytes. False: there is nothing to go on with. */
+static bool tls_begin(struct conn *c, const char *p, size_t n)
+{
+    struct conn_pool *pool = c->pool;
+    if (is_text(*p)) {
+        c->tls_ctx = NULL;
+        pool->ops->not_tls(c, p, n);
+        return false;
+    }
+    if (!pool->plain)
+        pool->plain = malloc(TLS_PLAIN_BYTES(LOOP_READ_BYTES));
+    c->tls = pool->plain ? tls_new(c->tls_ctx) : NULL;
+    if (!c->tls)
+        pool->ops->broken(c, -ENOMEM);
+    return c->tls != NULL;
+}
+
+/* Idle connections keep no buffer; the one given up last serves the next. */
+static void cipher_borrow(struct conn *c)
+{
+    if (!c->cipher.cap) {
+        c->cipher = c->pool->spare_cipher;
+        c->pool->spare_cipher = (struct buf){0};
+    }
+}
+
+static void cipher_give_back(struct conn *c)
+{
+    if (!c->pool->spare_cipher.cap && c->cipher.cap && c->cipher.cap <= CONN_SPARE_BYTES) {
+        c->pool->spare_cipher = c->cipher;
+        c->cipher = (struct buf){0};
+    } else {
+        buf_fini(&c->cipher);
+    }
+}
+
+/* What the protocol itself has to say goes out with the answers of this turn. */
+static void cipher_want_flush(struct conn *c)
+{
+    if (c->flush.next == &c->flush && !c->closing)
+        list_add(&c->pool->loop->flush, &c->flush);
+}
+
+/* New ciphertext. */
+static void take_cipher(struct conn *c, const char *p, size_t n)
+{
+    if (!c->tls && !tls_begin(c, p, n))
+        return;
+    struct conn_pool *pool = c->pool;
+    size_t n_plain;
+    enum tls_state before = tls_state(c->tls);
+    if (before == TLS_FAILED)
+        return;
+    cipher_borrow(c);
+    enum tls_state state = tls_take(c->tls, p, n, pool->plain, &n_plain, &c->cipher);
+    if (c->cipher.n)
+        cipher_want_flush(c);
+    else
+        cipher_give_back(c);
+    if (n_plain)
+        take_plain(c, pool->plain, n_plain);
+    if (c->closing)
+        return;
+    if (state == TLS_FAILED)
+        tls_end(c, tls_reason(c->tls));
+    else if (state == TLS_ENDED)
+        take_eof(c);
+}
+
+void conn_start_tls(struct conn *c, struct tls_context *ctx)
+{
+    c->tls_ctx = ctx;
+}
+
+bool conn_in_handshake(const struct conn *c)
+{
+    return c->tls && tls_state(c->tls) == TLS_HANDSHAKE;
+}
+
+const struct tls_facts *conn_tls_facts(struct conn *c)
+{
+    return c->tls ? tls_facts(c->tls) : NULL;
+}
+
+/* New bytes of the socket. */
+static void take(struct conn *c, const char *p, size_t n)
+{
+    if (c->tls_ctx) {
+        take_cipher(c, p, n);
+        return;
+    }
+    take_plain(c, p, n);
+    if (c->tls_ctx && !c->closing && c->in.n) { /* TLS begins behind what was consumed */
+        struct buf first = c->in;
+        size_t off = c->in_off;
+        c->in = (struct buf){0};
+        c->in_off = 0;
+        take_cipher(c, first.p + off, first.n - off);
+        buf_fini(&first);
+    }
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct conn *c = stream->data;
     if (n > 0) {
-        if (c->in.n == 0) {
-            offer(c, buf->base, (size_t)n, false);
-        } else if (buf_add(&c->in, buf->base, (size_t)n)) {
-            c->pool->ops->broken(c, -ENOMEM);
-        } else {
-            struct slice kept = conn_kept(c);
-            offer(c, kept.p, kept.n, true);
-        }
+        take(c, buf->base, (size_t)n);
     } else if (n == UV_EOF) {
-        c->reading = false;
-        uv_read_stop(stream);
-        c->eof = true;
-        c->pool->ops->eof(c);
+        if (conn_in_handshake(c)) {
+            c->eof = true;
+            c->reading = false;
+            uv_read_stop(stream);
+            tls_end(c, "the client closed the connection inside the handshake");
+        } else {
+            take_eof(c);
+        }
     } else if (n < 0) {
         c->reading = false;
         c->pool->ops->broken(c, (int)n);
@@ -198,52 +343,120 @@ static void out_done(struct conn *c)
     }
 }
 
-void conn_flush(struct conn *c)
+/* Write `b` to the socket. What it does not take goes to libuv, and b is empty afterwards in any case. True:
+ * the socket took all of it. */
+static bool write_out(struct conn *c, struct buf *b)
 {
-    list_del(&c->flush);
-    if (c->closing || c->writing)
-        return;
-    if (c->out.n == 0) {
-        out_done(c);
-        return;
-    }
-    uv_buf_t b = uv_buf_init(c->out.p, (unsigned)c->out.n);
-    int n = uv_try_write((uv_stream_t *)&c->uv, &b, 1);
+    uv_buf_t bytes = uv_buf_init(b->p, (unsigned)b->n);
+    int n = uv_try_write((uv_stream_t *)&c->uv, &bytes, 1);
     if (n == UV_EAGAIN)
         n = 0;
     if (n < 0) {
         c->pool->ops->broken(c, n);
-        return;
+        return false;
     }
-    if ((size_t)n == c->out.n) {
-        c->out.n = 0;
-        out_done(c);
-        return;
+    if ((size_t)n == b->n) {
+        b->n = 0;
+        return true;
     }
     /* The kernel's buffer is full. libuv gets bytes that nobody else may move. */
     struct conn_write *w = calloc(1, sizeof *w);
     if (!w) {
         c->pool->ops->broken(c, -ENOMEM);
-        return;
+        return false;
     }
     w->conn = c;
-    w->p = c->out.p;
-    w->n = c->out.n - (size_t)n;
-    b = uv_buf_init(c->out.p + n, (unsigned)w->n);
-    c->out = (struct buf){.max = c->out.max};
+    w->p = b->p;
+    w->n = b->n - (size_t)n;
+    bytes = uv_buf_init(b->p + n, (unsigned)w->n);
+    *b = (struct buf){.max = b->max};
     c->writing = w;
-    int rc = uv_write(&w->req, (uv_stream_t *)&c->uv, &b, 1, on_written);
+    int rc = uv_write(&w->req, (uv_stream_t *)&c->uv, &bytes, 1, on_written);
     if (rc) {
         c->writing = NULL;
         free(w->p);
         free(w);
         c->pool->ops->broken(c, rc);
     }
+    return false;
+}
+
+/* Seal the next piece of `out` behind what waits already. 0 or -errno. */
+static int seal_piece(struct conn *c)
+{
+    size_t left = c->out.n - c->out_off;
+    size_t n = left < CONN_SEAL_BYTES ? left : CONN_SEAL_BYTES;
+    cipher_borrow(c);
+    int rc = buf_reserve(&c->cipher, n + CONN_FRAME_BYTES);
+    if (!rc)
+        rc = tls_seal(c->tls, c->out.p + c->out_off, n, &c->cipher);
+    c->out_off += n;
+    if (c->out_off == c->out.n)
+        c->out.n = c->out_off = 0;
+    return rc;
+}
+
+static void flush_tls(struct conn *c)
+{
+    size_t room = CONN_SEAL_BYTES_TURN;
+    enum tls_state state = c->tls ? tls_state(c->tls) : TLS_FAILED;
+    if (state != TLS_OPEN && state != TLS_ENDED)
+        c->out.n = c->out_off = 0; /* nothing leaves in the clear */
+    for (;;) {
+        if (c->out.n) {
+            if (room == 0) {
+                list_add(&c->pool->loop->flush, &c->flush); /* goes on in the next turn */
+                return;
+            }
+            int rc = seal_piece(c);
+            if (rc) {
+                c->out.n = c->out_off = 0;
+                c->pool->ops->broken(c, rc);
+                return;
+            }
+            room -= room < CONN_SEAL_BYTES ? room : CONN_SEAL_BYTES;
+        }
+        if (c->cipher.n == 0)
+            break;
+        if (!write_out(c, &c->cipher)) {
+            if (!c->closing)
+                c->drain_told = true; /* the deadline that is armed now has to be taken back */
+            return;
+        }
+    }
+    cipher_give_back(c);
+    out_done(c);
+}
+
+void conn_flush(struct conn *c)
+{
+    list_del(&c->flush);
+    if (c->closing || c->writing)
+        return;
+    if (conn_is_tls(c))
+        flush_tls(c);
+    else if (c->out.n == 0 || write_out(c, &c->out))
+        out_done(c);
 }
 
 size_t conn_unsent(const struct conn *c)
 {
-    return c->out.n + (c->writing ? c->uv.write_queue_size : 0);
+    return c->out.n - c->out_off + c->cipher.n + (c->writing ? c->uv.write_queue_size : 0);
+}
+
+/* Say close_notify, if the socket takes it at once; nothing waits before it. */
+static void say_bye(struct conn *c)
+{
+    if (!c->tls || c->shut)
+        return;
+    cipher_borrow(c);
+    tls_bye(c->tls, &c->cipher);
+    if (c->cipher.n) {
+        ssize_t n = send(conn_fd(c), c->cipher.p, c->cipher.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)n; /* the FIN that follows says it too */
+    }
+    c->cipher.n = 0;
+    cipher_give_back(c);
 }
 
 void conn_shutdown(struct conn *c)
@@ -251,6 +464,7 @@ void conn_shutdown(struct conn *c)
     if (c->shut || c->closing)
         return;
     must(conn_is_drained(c));
+    say_bye(c);
     c->shut = true;
     shutdown(conn_fd(c), SHUT_WR);
 }
@@ -263,6 +477,7 @@ static void on_closed(uv_handle_t *h)
     c->pool->open--;
     buf_fini(&c->in);
     buf_fini(&c->out);
+    buf_fini(&c->cipher);
     c->pool->ops->closed(c);
 }
 
@@ -270,7 +485,10 @@ void conn_close(struct conn *c, bool reset)
 {
     if (c->closing)
         return;
+    if (!reset && conn_is_drained(c))
+        say_bye(c);
     c->closing = true;
+    tls_free(&c->tls);
     list_del(&c->deadline);
     list_del(&c->flush);
     if (c->writing)
@@ -383,6 +601,9 @@ int conn_pool_init(struct conn_pool *pool, struct loop *loop, const struct conn_
 void conn_pool_fini(struct conn_pool *pool)
 {
     uv_close((uv_handle_t *)&pool->timer, NULL);
+    free(pool->plain);
+    pool->plain = NULL;
+    buf_fini(&pool->spare_cipher);
     if (pool->diag_fd >= 0)
         close(pool->diag_fd);
 }

@@ -5,6 +5,8 @@
  * is kept in `in` and offered again with the next bytes or by conn_input_again.
  * Writing: bytes are appended to `out` and written at the end of the turn (conn_want_flush);
  * what the socket does not take is handed to libuv, and ops->drained tells when all of it is gone.
+ * TLS (conn_start_tls): the two buffers hold plaintext as before, and what is called sent or unsent
+ * is ciphertext. It is made piece by piece as the socket takes it, so `out` shrinks from its front.
  * Deadlines: a connection is on at most one list of its pool, each list has one length of
  * time, so arming is O(1) and the loop has a single timer.
  *
@@ -22,6 +24,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 struct conn;
 struct conn_pool;
@@ -38,6 +41,13 @@ struct conn_ops {
     void (*deadline)(struct conn *c, unsigned list);
     /* The socket broke: reset, timeout of TCP, … (negative errno). Call conn_close. */
     void (*broken)(struct conn *c, int err);
+    /* TLS cannot go on; `why` lives until the connection has closed. What the client is to see of it has been
+     * appended to what waits for the socket; `out` goes nowhere any more. Call conn_close, or let it
+     * drain first. */
+    void (*tls_failed)(struct conn *c, const char *why);
+    /* The first bytes p[0..n) where TLS was expected are text, as of a plain HTTP request. The connection goes on
+     * without TLS; the bytes are dropped. */
+    void (*not_tls)(struct conn *c, const char *p, size_t n);
     /* libuv has let go; the memory may be given back. */
     void (*closed)(struct conn *c);
 };
@@ -55,7 +65,11 @@ struct conn {
     struct conn_write *writing; /* owned; NULL = nothing in libuv's hands */
     struct buf in;           /* received, not consumed; starts at in_off */
     uint32_t in_off;
-    struct buf out;          /* to be written; empty while the connection idles */
+    struct buf out;          /* to be written, from out_off on; empty while the connection idles */
+    size_t out_off;          /* under TLS: what was sealed already; else 0 */
+    struct tls_context *tls_ctx; /* lent; NULL = plain */
+    struct tls *tls;         /* owned; NULL before the first byte */
+    struct buf cipher;       /* ciphertext to be written; empty while the connection idles */
     uint8_t list;            /* of the armed deadline */
     bool reading : 1;
     bool eof : 1;            /* FIN received */
@@ -78,6 +92,8 @@ struct conn_pool {
     uint64_t timer_due_ms; /* 0 = not running */
     struct conn_list lists[CONN_LISTS];
     unsigned open; /* connections not yet closed by libuv */
+    char *plain;         /* owned: plaintext of one read, shared by all connections; NULL before TLS is used */
+    struct buf spare_cipher; /* an empty buffer for the next ciphertext */
     int diag_fd;   /* netlink socket of conn_ask_peer; -1 = cannot be had */
 };
 
@@ -88,6 +104,28 @@ void conn_pool_fini(struct conn_pool *pool);
 
 /* Take the connected socket `fd` (closed on failure too) and start reading. c is zeroed first. */
 WEIR_MUST_USE int conn_open(struct conn *c, struct conn_pool *pool, int fd, bool is_unix);
+
+/* From the next byte on the peer speaks TLS (also from inside ops->input: then from the first byte that it
+ * does not consume). ctx outlives the connection. */
+void conn_start_tls(struct conn *c, struct tls_context *ctx);
+
+static inline bool conn_is_tls(const struct conn *c)
+{
+    return c->tls_ctx != NULL;
+}
+
+/* Has the peer sent a byte of TLS? */
+static inline bool conn_tls_begun(const struct conn *c)
+{
+    return c->tls != NULL;
+}
+
+/* Has the peer begun a handshake, and not ended it? */
+bool conn_in_handshake(const struct conn *c);
+
+/* What the application may know of a connection whose handshake is complete; NULL: it is plain. Lives
+ * as long as the connection is not closed. */
+const struct tls_facts *conn_tls_facts(struct conn *c);
 
 /* Stop or go on reading. Both are idempotent. */
 void conn_read(struct conn *c, bool on);
@@ -114,16 +152,17 @@ void conn_flush(struct conn *c);
 /* Is nothing on its way to the socket? */
 static inline bool conn_is_drained(const struct conn *c)
 {
-    return c->out.n == 0 && !c->writing;
+    return c->out.n == 0 && c->cipher.n == 0 && !c->writing;
 }
 
 /* Bytes that are not yet in the kernel's hands. */
 size_t conn_unsent(const struct conn *c);
 
-/* Send our FIN once everything is written (needs conn_is_drained). */
+/* Send our FIN once everything is written (needs conn_is_drained); under TLS behind a close_notify. */
 void conn_shutdown(struct conn *c);
 
-/* Close. ops->closed comes later. With `reset` the peer gets an RST and unsent data is dropped. */
+/* Close. ops->closed comes later. With `reset` the peer gets an RST and unsent data is dropped. Under TLS
+ * a connection that has nothing unsent says close_notify before it closes without `reset`. */
 void conn_close(struct conn *c, bool reset);
 
 /* Has the peer gone for good (reset, or a Unix peer that closed)? Asks the kernel; for connections whose eof is true. */

@@ -38,6 +38,7 @@ static void describe(struct listener *l)
     struct sockaddr_storage ss;
     socklen_t len = sizeof ss;
     memset(&ss, 0, sizeof ss);
+    const char *scheme = l->set->tls ? "https" : "http";
     if (getsockname(l->fd, (struct sockaddr *)&ss, &len))
         return;
     if (ss.ss_family == AF_UNIX) {
@@ -49,17 +50,17 @@ static void describe(struct listener *l)
         memcpy(l->host, un->sun_path, n < sizeof l->host ? n : sizeof l->host - 1);
         if (n > 1 && l->host[0] == '\0') /* an abstract name has no end of its own */
             l->host[0] = '@';
-        snprintf(l->url, sizeof l->url, "http://unix:%s", l->host);
+        snprintf(l->url, sizeof l->url, "%s://unix:%s", scheme, l->host);
     } else if (ss.ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
         inet_ntop(AF_INET, &in->sin_addr, l->host, sizeof l->host);
         snprintf(l->port, sizeof l->port, "%u", ntohs(in->sin_port));
-        snprintf(l->url, sizeof l->url, "http://%s:%s", l->host, l->port);
+        snprintf(l->url, sizeof l->url, "%s://%s:%s", scheme, l->host, l->port);
     } else if (ss.ss_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&ss;
         inet_ntop(AF_INET6, &in6->sin6_addr, l->host, sizeof l->host);
         snprintf(l->port, sizeof l->port, "%u", ntohs(in6->sin6_port));
-        snprintf(l->url, sizeof l->url, "http://[%s]:%s", l->host, l->port);
+        snprintf(l->url, sizeof l->url, "%s://[%s]:%s", scheme, l->host, l->port);
     }
 }
 

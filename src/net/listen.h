@@ -47,7 +47,7 @@ struct listener {
     char path[108];        /* of a Unix socket with a file */
     char host[108];        /* textual address, or the Unix path ("@name" for an abstract one) */
     char port[8];          /* "" for Unix sockets */
-    char url[160];         /* for the ready line: http://127.0.0.1:8000, http://unix:/path */
+    char url[160];         /* for the ready line: http://127.0.0.1:8000, http://unix:/path, https://… */
 };
 
 #define LISTENERS_MAX 64
@@ -59,6 +59,7 @@ struct listen_set {
     struct listener *foreign[LISTENERS_MAX]; /* owned: texts of listeners of other processes, whose connections are here */
     unsigned n_foreign;
     struct listener hand;       /* connections come here from other processes; fd -1: none. Lent descriptor */
+    bool tls;                   /* set before listen_open: clients speak TLS, so the URLs are https://… */
     int spare_fd;               /* given up to accept and refuse one connection when descriptors ran out */
     bool paused;
     int edge_fd;                /* with `hold`: collects the edges of all sockets */

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "conf/conf.h"
+#include "net/tls.h"
 
 static const double TIMEOUT_S = 2;
 static const double TIMEOUT_S_MAX = 3600;
@@ -182,7 +183,7 @@ static const char *reachable(const char *host)
 
 static int make_target(struct target *t, const struct conf *c, const struct args *a, struct err *e)
 {
-    *t = (struct target){.bind = c->binds[0], .proxy = c->proxy_protocol, .tls = *c->certfile};
+    *t = (struct target){.bind = c->binds[0], .proxy = c->proxy_protocol, .tls = tls_wanted(c)};
     const struct conf_bind *b = &t->bind;
     switch (b->kind) {
     case CONF_BIND_FD:

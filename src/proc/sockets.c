@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/tls.h"
 #include "serve/server.h"
 
 static const struct sockets_bind *find(const struct sockets *s, const char *text)
@@ -59,6 +60,7 @@ int sockets_open(struct sockets **out, const struct conf *c, const int *fds, uns
     if (!s)
         return err_set(e, "out of memory");
     s->set.spare_fd = -1;
+    s->set.tls = tls_wanted(c);
     int rc = 0;
     for (unsigned i = 0; i < n_fds && !rc; i++) {
         char text[32];

@@ -282,6 +282,7 @@ static void fill_peer(struct exchange *x, const struct h1_conn *hc)
         snprintf(p->server_port, sizeof p->server_port, "%s", hc->listener->port);
         p->is_unix = hc->listener->is_unix;
     }
+    p->is_tls = conn_is_tls(&hc->conn);
     /* An exchange that serves the same client again has its texts already. */
     uint64_t key = 0;
     if (hc->peer_family == AF_INET)
@@ -304,6 +305,28 @@ static void fill_peer(struct exchange *x, const struct h1_conn *hc)
     default:
         p->remote_addr[0] = p->remote_port[0] = '\0';
     }
+}
+
+/* What the application may know of the client's TLS. The connection may close before the run ends, so what is
+ * not a literal is copied. */
+static bool fill_tls(struct exchange *x, struct h1_conn *hc)
+{
+    const struct tls_facts *f = conn_tls_facts(&hc->conn);
+    x->call.tls = NULL;
+    x->call.last = f ? &x->server->leaving : &x->server->draining;
+    if (WEIR_LIKELY(!f))
+        return true;
+    x->tls = *f;
+    x->call.tls = &x->tls;
+    if (WEIR_LIKELY(strcmp(f->verify, "NONE") == 0))
+        return true;
+    struct slice verify = arena_copy(&x->arena, slice_of(f->verify, strlen(f->verify) + 1));
+    x->tls.verify = verify.p;
+    x->tls.subject = arena_copy(&x->arena, f->subject);
+    x->tls.issuer = arena_copy(&x->arena, f->issuer);
+    x->tls.cert = arena_copy(&x->arena, f->cert);
+    return verify.p && x->tls.subject.n == f->subject.n && x->tls.issuer.n == f->issuer.n &&
+           x->tls.cert.n == f->cert.n;
 }
 
 static void start_call(struct exchange *x)
@@ -408,6 +431,10 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     start_call(x);
     x->hc = hc;
     hc->user = x;
+    if (!fill_tls(x, hc)) {
+        h1_refuse(hc, 503, "out of memory");
+        return;
+    }
     seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
     if ((seen & s->look) && !apply_proxy(x, hc))
         return;
@@ -973,7 +1000,10 @@ static void pump_file(struct exchange *x)
     struct h1_conn *hc = x->hc;
     size_t step = c->file_length < FILE_STEP_BYTES ? (size_t)c->file_length : FILE_STEP_BYTES;
     off_t offset = c->file_offset;
-    ssize_t n = sendfile(conn_fd(&hc->conn), c->file_fd, &offset, step);
+    ssize_t n = -1;
+    errno = EINVAL; /* under TLS the bytes have to pass through here */
+    if (!conn_is_tls(&hc->conn))
+        n = sendfile(conn_fd(&hc->conn), c->file_fd, &offset, step);
     if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == EINVAL || errno == ENOSYS)) {
         /* Copy a piece: libuv tells when the socket has taken it. */
         char *copy = malloc(FILE_COPY_BYTES);

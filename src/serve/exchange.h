@@ -54,6 +54,7 @@ struct exchange {
     struct listener *peer_of;  /* whose server_addr stands in `peer` */
     uint64_t peer_key;         /* whose remote_addr and port (IPv4) stand in `peer`; 0 = nobody's */
     struct proxy_facts facts;
+    struct tls_facts tls;      /* of the connection; its texts stand in the arena */
     _Atomic bool flushed;      /* set by the executor: call_flush was used */
     _Atomic bool hinted;       /* set by the executor: interim responses went through outq */
     _Atomic bool started;      /* set by the executor: the run has begun */

@@ -33,7 +33,7 @@ static const char REFUSED[] = "HTTP/1.1 503 Service Unavailable\r\n"
 static void refuse(struct server *s, int fd)
 {
     char unread[4096];
-    ssize_t n = send(fd, REFUSED, sizeof REFUSED - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n = s->tls ? 0 : send(fd, REFUSED, sizeof REFUSED - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)n;
     shutdown(fd, SHUT_WR);
     /* What is left unread would turn the close into a reset that destroys the answer. */
@@ -200,6 +200,7 @@ void server_check_drained(struct server *s)
 static void stop_begins(struct server *s, enum server_stop_how how)
 {
     worker_drains(s);
+    atomic_store(&s->leaving, true);
     if (how == SERVER_DRAIN) { /* nobody else takes what waits at the door */
         listen_quench(&s->listeners);
         listen_take_all(&s->listeners);
@@ -327,7 +328,9 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     list_init(&s->exchanges);
     list_init(&s->slow_bodies);
     handler_init(conf->ident);
+    s->listeners.tls = tls_wanted(conf);
     if (make_rules(s, e) || routes_new(&s->routes, conf, e) ||
+        (s->listeners.tls && tls_context_new(&s->tls, conf, e)) ||
         (*conf->access_log && access_new(&s->access, conf->access_log, conf->access_log_format, e))) {
         server_free(&s);
         return -1;
@@ -437,6 +440,7 @@ int server_start(struct server *s, struct err *e)
     s->h1.counters = s->counters;
     s->h1.proxy_from = &s->proxy_from;
     s->h1.proxy_optional = c->proxy_protocol_optional;
+    s->h1.tls = s->tls;
     s->h1.detect_gone = c->disconnect_detection;
     s->h1.log_socket_errors = c->log_socket_errors;
     s->h1.continue_always = c->dialect == CONF_WAITRESS;
@@ -514,6 +518,7 @@ void server_free(struct server **sp)
     balance_fini(&s->worker.balance);
     if (s->access)
         access_free(&s->access);
+    tls_context_free(&s->tls);
     if (s->done_fd >= 0)
         close(s->done_fd);
     free(s);

@@ -47,6 +47,7 @@ struct server {
     struct counters own_counters;
     struct lead *lead;
     struct access_log *access; /* owned; NULL = none */
+    struct tls_context *tls;   /* owned; NULL = none */
     struct worker worker;
 
     struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
@@ -69,6 +70,7 @@ struct server {
 
     _Atomic int stop_asked;    /* enum server_stop_how */
     int stop_done;             /* leader: what was begun */
+    _Atomic bool leaving;      /* it stops in whichever way: the same for connections that cannot be handed over */
     _Atomic bool draining;     /* SERVER_DRAIN: answers that begin now are the last on their connection */
     _Atomic bool cancelled;    /* the grace is over: streams end */
     _Atomic bool cut;          /* requests were in work then */
@@ -78,6 +80,7 @@ struct server {
     bool looped;               /* loop and h1 are initialised */
 };
 
+/* Reads the certificates and keys of TLS, and opens the access log: call it before privileges are dropped. */
 WEIR_MUST_USE int server_new(struct server **out, const struct conf *conf, struct app *app,
                              struct err *e);
 

@@ -515,6 +515,20 @@ static int host_put(struct wsgi_run *run, struct environ_template *t, struct sli
     return 0;
 }
 
+/* What TLS was agreed on; both are literals of the library. */
+static int tls_put(struct environ_template *t, const struct tls_facts *tls)
+{
+    if (t->tls_protocol == tls->protocol && t->tls_cipher == tls->cipher)
+        return 0;
+    t->tls_protocol = NULL;
+    if (slot_put(t, SLOT_PROTOCOL, W_KEY(ssl_protocol), latin1(slice_str(tls->protocol))) ||
+        slot_put(t, SLOT_CIPHER, W_KEY(ssl_cipher), latin1(slice_str(tls->cipher))))
+        return -1;
+    t->tls_protocol = tls->protocol;
+    t->tls_cipher = tls->cipher;
+    return 0;
+}
+
 /* Both names of client_disconnected. */
 static int gone_put(struct wsgi_run *run, struct environ_template *t)
 {
@@ -540,6 +554,7 @@ void wsgi_template_clear(struct environ_template *t)
     Py_CLEAR(t->dict);
     Py_CLEAR(t->base);
     t->host_n = t->target_n = 0;
+    t->tls_protocol = t->tls_cipher = NULL;
 }
 
 static int template_new(struct environ_template *t, PyObject *base)
@@ -640,6 +655,10 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
                put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_request_id), Py_None) ||
+               (peer->is_tls && (put(d, W_KEY(https), latin1(SLICE("on"))) ||
+                                 put_same(d, W_KEY(ssl_protocol), empty) ||
+                                 put_same(d, W_KEY(ssl_cipher), empty) ||
+                                 put(d, W_KEY(ssl_client_verify), latin1(SLICE("NONE"))))) ||
                (has_port && put_same(d, W_KEY(remote_port), empty)) ||
                (has_host && put_same(d, W_KEY(http_host), empty)) || (roomy && grow(d));
     Py_XDECREF(empty);
@@ -702,6 +721,22 @@ static int facts_put(struct wsgi_run *run, PyObject *dict, const struct proxy_fa
     return 0;
 }
 
+/* A client that showed a certificate: the base says that there is none. */
+static int client_cert_put(PyObject *dict, const struct tls_facts *tls)
+{
+    if (strcmp(tls->verify, "NONE") == 0)
+        return 0;
+    if (put(dict, W_KEY(ssl_client_verify), latin1(slice_str(tls->verify))))
+        return -1;
+    if (!tls->cert.n) /* it was refused: nothing that it says counts */
+        return 0;
+    return put(dict, W_KEY(ssl_client_s_dn), latin1(tls->subject)) ||
+                   put(dict, W_KEY(ssl_client_i_dn), latin1(tls->issuer)) ||
+                   put(dict, W_KEY(ssl_client_cert), latin1(tls->cert))
+               ? -1
+               : 0;
+}
+
 /* What belongs to this request alone. */
 static int request_put(struct wsgi_run *run, PyObject *dict)
 {
@@ -735,6 +770,7 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
         return NULL;
     if (WEIR_UNLIKELY(client_put(run, t, addr, has_port ? port : NULL) ||
                       (has_host && host_put(run, t, host)) || target_put(run, t) ||
+                      (run->c->tls && tls_put(t, run->c->tls)) ||
                       gone_put(run, t))) {
         wsgi_template_clear(t); /* half filled */
         return NULL;
@@ -743,7 +779,8 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
     if (!dict)
         return NULL;
     if (WEIR_UNLIKELY(request_put(run, dict) || fields_put(run, dict) ||
-                      (run->c->proxy && facts_put(run, dict, run->c->proxy)))) {
+                      (run->c->proxy && facts_put(run, dict, run->c->proxy)) ||
+                      (run->c->tls && client_cert_put(dict, run->c->tls)))) {
         Py_DECREF(dict);
         return NULL;
     }

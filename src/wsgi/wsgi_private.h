@@ -44,6 +44,13 @@
     X(http_transfer_encoding, "HTTP_TRANSFER_ENCODING")                                            \
     X(wsgi_version, "wsgi.version")                                                                \
     X(wsgi_url_scheme, "wsgi.url_scheme")                                                          \
+    X(https, "HTTPS")                                                                              \
+    X(ssl_protocol, "SSL_PROTOCOL")                                                                \
+    X(ssl_cipher, "SSL_CIPHER")                                                                    \
+    X(ssl_client_verify, "SSL_CLIENT_VERIFY")                                                      \
+    X(ssl_client_s_dn, "SSL_CLIENT_S_DN")                                                          \
+    X(ssl_client_i_dn, "SSL_CLIENT_I_DN")                                                          \
+    X(ssl_client_cert, "SSL_CLIENT_CERT")                                                          \
     X(wsgi_input, "wsgi.input")                                                                    \
     X(wsgi_errors, "wsgi.errors")                                                                  \
     X(wsgi_multithread, "wsgi.multithread")                                                        \
@@ -80,7 +87,17 @@ struct environ_base {
 
 /* Values of the template that change less often than requests come: with their connection, or their
  * URL. */
-enum environ_slot { SLOT_ADDR = 0, SLOT_PORT, SLOT_HOST, SLOT_NAME, SLOT_GONE, SLOT_TARGET, SLOTS };
+enum environ_slot {
+    SLOT_ADDR = 0,
+    SLOT_PORT,
+    SLOT_HOST,
+    SLOT_NAME,
+    SLOT_GONE,
+    SLOT_TARGET,
+    SLOT_PROTOCOL, /* of TLS, as the next */
+    SLOT_CIPHER,
+    SLOTS
+};
 
 /* A thread's own copy of a base, with the values of its last request. Only what differs is stored
  * before it is copied for the next one: a dict store costs as much as fifteen bytes of text. */
@@ -93,6 +110,7 @@ struct environ_template {
     char host[96];                  /* of SLOT_HOST */
     char target[128];               /* of SLOT_TARGET, an origin form */
     unsigned char host_n, target_n; /* 0 = the texts above are not known */
+    const char *tls_protocol, *tls_cipher; /* literals: of the slots; NULL = not known */
 };
 
 /* From the bytes of a field name to its key. Direct-mapped; a collision replaces. */

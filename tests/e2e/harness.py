@@ -16,6 +16,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -136,9 +137,14 @@ def parse_head(head: bytes) -> Response:
 
 
 class Client:
-    """One connection. Reads are exact; whatever follows a response stays for the next one."""
+    """One connection. Reads are exact; whatever follows a response stays for the next one.
 
-    def __init__(self, address: Address, timeout: float = 10, receive_buffer: int = 0) -> None:
+    `preamble` is sent in the clear before the handshake of `tls`.
+    """
+
+    def __init__(self, address: Address, timeout: float = 10, receive_buffer: int = 0,
+                 tls: ssl.SSLContext | None = None, name: str | None = "localhost", preamble: bytes = b"",
+                 session: ssl.SSLSession | None = None) -> None:
         family = socket.AF_UNIX
         if isinstance(address, tuple):
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -149,8 +155,18 @@ class Client:
         self.socket.connect(address)
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if preamble:
+            self.socket.sendall(preamble)
+        if tls:
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=name, session=session,
+                                              suppress_ragged_eofs=False)
+            except BaseException:
+                self.socket.close()
+                raise
         self.buffer = bytearray()
-        self.end = ""  # "closed" or "reset" once the server ended it
+        # Once the server ended it: "closed", "reset", or under TLS "cut": without close_notify.
+        self.end = ""
 
     def __enter__(self) -> Client:
         return self
@@ -199,6 +215,9 @@ class Client:
             data = self.socket.recv(262144)
         except (ConnectionResetError, BrokenPipeError):
             self.end = "reset"
+            return False
+        except ssl.SSLEOFError:
+            self.end = "cut"
             return False
         if not data:
             self.end = "closed"
@@ -361,7 +380,7 @@ def raw(address: Address, data: bytes | Sequence[bytes], n: int | None = None,
 
 # "… serving X on http://127.0.0.1:1, http://[::1]:2 (workers 1, threads 4:256, pid 3)". From then on it minds
 # signals; the line that Waitress prints comes before.
-READY = re.compile(r"serving .*?\bon (http://.*?) \((?:workers (?P<n>\d+), )?threads ")
+READY = re.compile(r"serving .*?\bon (https?://.*?) \((?:workers (?P<n>\d+), )?threads ")
 
 
 class Server:
@@ -425,11 +444,12 @@ class Server:
     def addresses(self) -> list[Address]:
         found: list[Address] = []
         for url in self.urls:
-            if url.startswith("http://unix:"):
-                path = url[len("http://unix:"):]
+            _, _, place = url.partition("://")
+            if place.startswith("unix:"):
+                path = place[len("unix:"):]
                 found.append(b"\0" + path[1:].encode() if path.startswith("@") else path)
                 continue
-            host, _, port = url[len("http://"):].rpartition(":")
+            host, _, port = place.rpartition(":")
             found.append((host.strip("[]"), int(port)))
         return found
 
@@ -500,8 +520,8 @@ class Server:
     # talking to it
 
     def client(self, timeout: float = 10, address: Address | None = None,
-               receive_buffer: int = 0) -> Client:
-        c = Client(address or self.address, timeout, receive_buffer)
+               receive_buffer: int = 0, **more: Any) -> Client:
+        c = Client(address or self.address, timeout, receive_buffer, **more)
         self.clients.append(c)
         return c
 
