@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from weir import _core
-    from weir._gunicorn_log import Writer
+    from weir._gunicorn_writer import Writer
     from weir._process import Process
 
 PROGRAM = "weir gunicorn"
@@ -86,10 +86,10 @@ class Loader:
         return Loaded(config, cfg, action, done)
 
     def write_logs(self, config: _core.Config, cfg: Config) -> None:
-        from weir import _gunicorn_log
+        from weir import _gunicorn_writer
 
         if self.writer is None:
-            self.writer = _gunicorn_log.Writer()
+            self.writer = _gunicorn_writer.Writer()
         self.writer.start(cfg)
         self.writer.lead(self.core, config, cfg)
 

@@ -136,11 +136,15 @@ class GunicornLog(Log):
 
     loglevel = 20
 
+    def __init__(self, core: Any) -> None:
+        super().__init__(core)
+        self._core = core
+
     @property
     def error_log(self) -> Any:
-        import logging
+        from weir import _gunicorn_log
 
-        return logging.getLogger("gunicorn.error")
+        return _gunicorn_log.error_logger(self._core)
 
     @property
     def access_log(self) -> Any:

@@ -1,9 +1,8 @@
-"""Python's logging beside Weir's own logs.
+"""Python's logging beside Weir's own logs, in workers and in the process that writes (_gunicorn_writer).
 
 The application may write to the loggers gunicorn.error and gunicorn.access: such records go to Weir's
 logs. With logconfig, logconfig_dict, logconfig_json or syslog it is the other way round as well: Weir's
-lines go to these loggers. That is done by one process for all workers, which reads them from pipes,
-so handlers that rotate files are used by one process alone, and requests do not wait for Python.
+lines go to these loggers, by way of that process.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-import time
 
 from weir._gunicorn_cfg import ConfigError
 
@@ -65,6 +63,16 @@ def for_application(core: Any, cfg: Config) -> None:
         handler = to_file(cfg.accesslog, sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         access.handlers = [handler]
+
+
+def error_logger(core: Any) -> logging.Logger:
+    """gunicorn.error for hooks of the supervisor, where logging is not set up."""
+    logger = logging.getLogger(ERROR)
+    if not logger.handlers:
+        logger.handlers = [CoreHandler(core)]
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)  # the core decides
+    return logger
 
 
 def to_file(path: str, stream: Any) -> logging.Handler:
@@ -196,62 +204,16 @@ def syslog_handler(cfg: Config) -> logging.Handler:
 # ---- the process that writes ----
 
 
-class Writer:
-    """A process that reads Weir's lines from two pipes and gives them to logging.
-
-    It ends when nobody holds the writing ends any more, so it outlives every worker. A reload replaces it by
-    one with the new configuration; lines wait in the pipes meanwhile, as they do when somebody kills it.
-    """
-
-    # How long the old one may take to come to the end of a line.
-    STOP_SECONDS = 1.0
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.reads = self.writes = (-1, -1)
-
-    def start(self, cfg: Config) -> None:
-        """Raises ConfigError when logging cannot be set up so; the old process then stays."""
-        configure(cfg)  # here, to hear at once what is wrong
-        if self.pid == 0:
-            errors, accesses = os.pipe(), os.pipe()
-            self.reads, self.writes = (errors[0], accesses[0]), (errors[1], accesses[1])
-        self.stop()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid:
-            return
-        status = 1
-        try:
-            close_all_but(self.reads)
-            write_logs(*self.reads)
-            status = 0
-        finally:
-            os._exit(status)
-
-    def stop(self) -> None:
-        if self.pid == 0:
-            return
-        try:
-            os.kill(self.pid, signal.SIGTERM)
-            until = time.monotonic() + self.STOP_SECONDS
-            while time.monotonic() < until:
-                if os.waitpid(self.pid, os.WNOHANG)[0]:
-                    return
-                time.sleep(0.002)
-        except (ProcessLookupError, ChildProcessError):
-            pass  # it went by itself, or is no child of this process (a daemon)
-
-    def lead(self, core: Any, config: Any, cfg: Config) -> None:
-        """Have Weir write to the pipes."""
-        core.gunicorn_lead(config, "error-log", "/proc/self/fd/%d" % self.writes[0])
-        core.gunicorn_lead(config, "log-format", "json")
-        if cfg.errorlog == "-":
-            core.gunicorn_lead(config, "capture-output", "no")
-        configured = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json
-        if configured or (cfg.syslog and not cfg.disable_redirect_access_to_syslog):
-            core.gunicorn_lead(config, "access-log", "/proc/self/fd/%d" % self.writes[1])
+def write_for(cfg: Config, reads: tuple[int, int], tells: int) -> None:
+    """The life of the process: what is wrong goes to `tells`, which is closed when lines are taken."""
+    close_all_but((*reads, tells))
+    try:
+        configure(cfg)
+    except ConfigError as error:
+        os.write(tells, str(error).encode("utf-8", "replace")[:2000])
+        return
+    os.close(tells)
+    write_logs(*reads)
 
 
 def close_all_but(keep: tuple[int, ...]) -> None:
