@@ -39,7 +39,7 @@ def app(environ: dict, start: Callable) -> Iterable[bytes]:
         raise ValueError("raised on purpose")
     if path == "/file":
         start("200 OK", [("Content-Type", "text/plain")])
-        return environ["wsgi.file_wrapper"](open(__file__, "rb"))
+        return environ["wsgi.file_wrapper"](open(environ["QUERY_STRING"], "rb"))
     data = json.dumps({**told(), "multiprocess": environ["wsgi.multiprocess"],
                        "multithread": environ["wsgi.multithread"],
                        "query": environ["QUERY_STRING"]}).encode()
