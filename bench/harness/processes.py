@@ -157,6 +157,7 @@ class Reload(Scenario):
 
 class Supervisor(Scenario):
     name, app = 'supervisor', 'hello:app'
+    env = {'PYTHONPYCACHEPREFIX': ''}  # as users start it: another place for bytecode costs 2 MiB
     title = 'the supervisor at rest'
     text = 'Resident memory of the process that was started, and how often it woke in ten seconds ' \
            'without work (voluntary context switches).'
