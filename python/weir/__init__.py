@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from weir._options import Options
 
 __all__ = ["Server", "create_server", "profile", "serve", "serve_paste"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class UnsupportedPython(ImportError):
