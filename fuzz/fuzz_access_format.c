@@ -142,7 +142,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e = {{0}};
     static const char *const named[] = {"json", "common", "combined"};
     const char *used = data[0] % 4 < 3 ? named[data[0] % 4] : format;
-    if (access_new(&a, path, used, &e)) {
+    bool gunicorn = (data[0] & 4) != 0;
+    if (access_new(&a, path, used, gunicorn, &e)) {
         must(e.text[0] && used == format);
         free(format);
         return 0;
@@ -164,6 +165,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                              &g_referer,     &g_agent,       &g_other};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         *texts[i] = next_text(&rest);
+    struct slice values[32];
+    const char *const *names;
+    unsigned n_values = access_environ(a, &names);
+    for (unsigned i = 0; i < n_values; i++)
+        values[i] = next_text(&rest);
+    if (data[0] & 8)
+        f.environ_values = values;
     bool empty_allowed = !json && used == format; /* %(q)s alone, and no query */
     /* The second line is written into memory that the first one left. */
     access_write(a, &f);

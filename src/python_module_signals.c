@@ -13,14 +13,15 @@
 
 #include "proc/signals.h"
 
-static int g_wake_fds[2] = {-1, -1}; /* a pipe; Python writes a byte for each signal that it notes */
+static int g_wake_fds[2] = {-1,
+                            -1}; /* a pipe; Python writes a byte for each signal that it notes */
 
 static const int SIGNALS[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1};
 
 /* Is Ctrl-C still Python's KeyboardInterrupt? */
 static bool interrupt_is_default(void)
 {
-    PyObject *module = PyImport_ImportModule("signal"); /* new */
+    PyObject *module = PyImport_ImportModule("signal");                                    /* new */
     PyObject *now = module ? PyObject_CallMethod(module, "getsignal", "i", SIGINT) : NULL; /* new */
     PyObject *def = now ? PyObject_GetAttrString(module, "default_int_handler") : NULL;    /* new */
     bool same = def && now == def;
@@ -37,7 +38,7 @@ static int wakeup_set(int fd)
 {
     PyObject *type, *value, *trace; /* owned */
     PyErr_Fetch(&type, &value, &trace);
-    PyObject *module = PyImport_ImportModule("signal"); /* new */
+    PyObject *module = PyImport_ImportModule("signal");                                  /* new */
     PyObject *r = module ? PyObject_CallMethod(module, "set_wakeup_fd", "i", fd) : NULL; /* new */
     int before = r ? (int)PyLong_AsLong(r) : -2;
     Py_XDECREF(r);

@@ -5,11 +5,11 @@
  *
  * run() returns twice: in the supervisor, at its end, the exit code; and in each worker None, right
  * after its fork. So a worker's stack is not the supervisor's, and it ends as any Python program
- * does. `host` is weir._supervisor.Supervisor, whose methods are called here by name; it deals with the
- * hooks and with what they raise.
+ * does. `host` is weir._supervisor.Supervisor, whose methods are called here by name; it deals with
+ * the hooks and with what they raise.
  *
- * The supervisor's process opens sockets and the error log and starts no thread. A reload opens the new
- * ones beside those in use; op_reloaded decides which of them stay.
+ * The supervisor's process opens sockets and the error log and starts no thread. A reload opens the
+ * new ones beside those in use; op_reloaded decides which of them stay.
  */
 #include "python_module.h"
 
@@ -224,7 +224,8 @@ static int supervisor_init(PyObject *self, PyObject *args, PyObject *kwargs)
     struct supervisor_object *o = (struct supervisor_object *)self;
     static char *names[] = {"config", "host", NULL};
     PyObject *config, *host; /* borrowed */
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O", names, python_config_type, &config, &host))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O", names, python_config_type, &config,
+                                     &host))
         return -1;
     if (o->host) {
         PyErr_SetString(PyExc_RuntimeError, "this supervisor is initialised already");
@@ -315,8 +316,8 @@ static PyObject *supervisor_stop_py(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* begin() -> bool: in a worker, before anything else: its certificates, its title, its user, and it shall not outlive the
- * supervisor. False: that has ended. */
+/* begin() -> bool: in a worker, before anything else: its certificates, its title, its user, and it
+ * shall not outlive the supervisor. False: that has ended. */
 static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -404,7 +405,8 @@ static PyObject *supervisor_worker(PyObject *self, void *unused)
 }
 
 static PyMethodDef supervisor_methods[] = {
-    {"listen", supervisor_listen, METH_NOARGS, "Open all addresses; OSError with one clear sentence."},
+    {"listen", supervisor_listen, METH_NOARGS,
+     "Open all addresses; OSError with one clear sentence."},
     {"run", supervisor_run_py, METH_NOARGS,
      "Start workers and stay until they have stopped: the exit code. In a worker: None."},
     {"stop", supervisor_stop_py, METH_VARARGS, "stop(quick=False): as TERM, or QUIT."},

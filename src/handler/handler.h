@@ -66,6 +66,9 @@ struct call {
     const struct proxy_facts *proxy; /* lent; NULL where no trusted proxy spoke */
     const struct tls_facts *tls;   /* lent; NULL: the connection is plain */
     struct body *body;             /* lent */
+    const char *const *watch;      /* lent: environ variables for the access log */
+    unsigned n_watch;
+    struct slice *watched;         /* their values when the application is done, in `arena`; NULL: none */
     struct arena *arena;           /* the request's own; goes with it. Only the executor uses it during a run */
     uint64_t id;                   /* number of the request in this process, for logs */
     int64_t start_ns;              /* monotonic: the head was complete */

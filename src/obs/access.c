@@ -36,6 +36,8 @@ static const int ACCESS_WIDTH_MAX = 256;
 /* Seconds whose text is kept: lines are dated by the start of their request, so
  * slow and fast requests that end together carry different seconds. */
 #define ACCESS_TIMES 4
+/* Environ variables in a format. */
+#define ACCESS_ENVIRON_MAX 32
 /* Literals of up to this many bytes are copied in one move of fixed size. */
 #define LITERAL_STEP ((size_t)16)
 /* Room that is always there: a short literal, a number or a time (32 bytes at most), the newline.
@@ -72,17 +74,20 @@ enum piece_kind {
     P_CLOSE_REASON,
     P_REQUEST_FIELD,
     P_RESPONSE_FIELD,
+    P_ENVIRON, /* of the application's environ; `fallback` where none was made */
 };
 
 struct piece {
     enum piece_kind kind;
-    struct slice literal; /* what stands before the value; in access_log.texts */
-    struct slice name;    /* of a field, in lower case; in access_log.texts or static */
-    int width;            /* 0 = as long as it is */
-    int precision;        /* bytes of the value; -1 = all */
-    bool fitted;          /* has a width or a precision */
-    bool left;            /* pad at the right */
-    bool zero;            /* pad numbers with 0 */
+    struct slice literal;     /* what stands before the value; in access_log.texts */
+    struct slice name;        /* of a field, in lower case; in access_log.texts or static */
+    enum piece_kind fallback; /* of P_ENVIRON */
+    unsigned variable;        /* of P_ENVIRON: index of its name */
+    int width;                /* 0 = as long as it is */
+    int precision;            /* bytes of the value; -1 = all */
+    bool fitted;              /* has a width or a precision */
+    bool left;                /* pad at the right */
+    bool zero;                /* pad numbers with 0 */
 };
 
 /* The texts of one second. */
@@ -95,8 +100,11 @@ struct time_text {
 };
 
 struct access_log {
-    struct log_sink *sink; /* owned */
-    bool json;             /* the pieces are not used then */
+    struct log_sink *sink;                 /* owned */
+    bool json;                             /* the pieces are not used then */
+    bool gunicorn;                         /* write as Gunicorn does */
+    const char *names[ACCESS_ENVIRON_MAX]; /* owned: environ variables */
+    unsigned n_names;
     char *texts; /* owned; what pieces point into, with LITERAL_STEP readable bytes behind */
     struct piece *pieces; /* owned */
     size_t n_pieces;
@@ -159,6 +167,14 @@ static const struct {
     {"content_length", P_REQUEST_FIELD, "content-length"},
 };
 
+/* Atoms that Gunicorn reads from the environ. */
+static const struct {
+    const char *atom, *variable;
+} ENVIRON_ATOMS[] = {
+    {"h", "REMOTE_ADDR"},  {"m", "REQUEST_METHOD"}, {"U", "PATH_INFO"},
+    {"q", "QUERY_STRING"}, {"r", "REQUEST_METHOD"}, /* of the line; the rest is as sent */
+};
+
 static bool is_number(enum piece_kind k)
 {
     return k == P_STATUS || k == P_BYTES || k == P_TOTAL_S || k == P_TOTAL_MS || k == P_TOTAL_US ||
@@ -181,7 +197,27 @@ static int add_piece(struct access_log *a, struct piece p, struct err *e)
     return 0;
 }
 
-/* {name}e with `name` already in lower case; P_DASH where it cannot be told. */
+/* Make *p one of the variable `name`, and what it is so far its fallback. */
+static int environ_watch(struct access_log *a, struct piece *p, struct slice name, struct err *e)
+{
+    unsigned i = 0;
+    while (i < a->n_names && !slice_eq(slice_str(a->names[i]), name))
+        i++;
+    if (i == ACCESS_ENVIRON_MAX)
+        return err_set(e, "access-log-format: more than %d environ variables", ACCESS_ENVIRON_MAX);
+    if (i == a->n_names) {
+        a->names[i] = strndup(name.p, name.n);
+        if (!a->names[i])
+            return err_set(e, "out of memory");
+        a->n_names++;
+    }
+    p->fallback = p->kind;
+    p->kind = P_ENVIRON;
+    p->variable = i;
+    return 0;
+}
+
+/* {name}e with `name` already in lower case; P_DASH where the server itself cannot tell it. */
 static void environ_piece(struct piece *p, char *name, size_t n)
 {
     struct slice s = slice_of(name, n);
@@ -224,16 +260,24 @@ static int atom_kind(struct compiler *c, struct piece *p, const char *name, size
         c->out += inner_n;
         p->kind = name[n - 1] == 'i' ? P_REQUEST_FIELD : P_RESPONSE_FIELD;
         p->name = slice_of(inner, inner_n);
-        if (name[n - 1] == 'e')
-            environ_piece(p, inner, inner_n);
-        return 0;
+        if (name[n - 1] != 'e')
+            return 0;
+        environ_piece(p, inner, inner_n);
+        return environ_watch(c->log, p, slice_of(name + 1, inner_n), c->e);
     }
     for (size_t i = 0; i < countof(ATOMS); i++)
         if (slice_eq(s, slice_str(ATOMS[i].name))) {
             p->kind = ATOMS[i].kind;
             p->name = slice_str(ATOMS[i].field);
+            for (size_t k = 0; k < countof(ENVIRON_ATOMS) && c->log->gunicorn; k++)
+                if (slice_eq(s, slice_str(ENVIRON_ATOMS[k].atom)))
+                    return environ_watch(c->log, p, slice_str(ENVIRON_ATOMS[k].variable), c->e);
             return 0;
         }
+    if (c->log->gunicorn) {
+        p->kind = P_DASH;
+        return 0;
+    }
     return err_set(c->e,
                    "access-log-format: unknown atom %%(%.*s)s; known are h l u t r m U q H s B b f "
                    "a T D M L p {field}i {field}o {NAME}e request_id queue_us app_us close_reason "
@@ -572,13 +616,13 @@ static char *put_path(struct access_log *a, char *out, const struct access_facts
 
 /* Method, target and protocol; one "-" when none of them is known. */
 static char *put_request_line(struct access_log *a, char *out, const struct access_facts *f,
-                              int precision)
+                              struct slice method, int precision)
 {
-    if (!f->method.n && !f->target.n)
+    if (!method.n && !f->target.n)
         return put_value(a, out, (struct slice){0}, precision);
     if (precision >= 0) {
         /* It counts bytes of the whole, before escaping. */
-        const struct slice parts[] = {f->method, SLICE(" "), f->target, SLICE(" "), f->protocol};
+        const struct slice parts[] = {method, SLICE(" "), f->target, SLICE(" "), f->protocol};
         for (size_t i = 0; out && i < countof(parts) && precision > 0; i++) {
             if (parts[i].n)
                 out = put_value(a, out, parts[i], precision);
@@ -586,7 +630,7 @@ static char *put_request_line(struct access_log *a, char *out, const struct acce
         }
         return out;
     }
-    out = put_value(a, out, f->method, -1);
+    out = put_value(a, out, method, -1);
     if (!out)
         return NULL;
     *out++ = ' ';
@@ -613,6 +657,12 @@ static char *put_pid(char *out)
     return out;
 }
 
+/* The same for what may be there and empty. */
+static char *put_present(struct access_log *a, char *out, struct slice s, int precision)
+{
+    return a->gunicorn && s.p && !s.n ? out : put_value(a, out, s, precision);
+}
+
 /* There are ACCESS_SHORT_BYTES of room. */
 static char *put_piece(struct access_log *a, char *out, const struct piece *p,
                        const struct access_facts *f)
@@ -623,7 +673,7 @@ static char *put_piece(struct access_log *a, char *out, const struct piece *p,
     case P_DASH:
         return put(out, SLICE("-"));
     case P_REMOTE_ADDR:
-        return put_value(a, out, f->remote_addr, p->precision);
+        return put_present(a, out, f->remote_addr, p->precision);
     case P_REMOTE_PORT:
         return put_value(a, out, f->remote_port, p->precision);
     case P_USER:
@@ -636,7 +686,7 @@ static char *put_piece(struct access_log *a, char *out, const struct piece *p,
     case P_TIME_UTC:
         return put_utc(out, a, f->wall_ns);
     case P_REQUEST_LINE:
-        return put_request_line(a, out, f, p->precision);
+        return put_request_line(a, out, f, f->method, p->precision);
     case P_STATUS:
         return f->status > 0 ? put_number(out, (uint64_t)f->status) : put(out, SLICE("-"));
     case P_METHOD:
@@ -671,9 +721,19 @@ static char *put_piece(struct access_log *a, char *out, const struct piece *p,
     case P_CLOSE_REASON:
         return put_value(a, out, slice_str(f->close_reason), p->precision);
     case P_REQUEST_FIELD:
-        return put_value(a, out, request_field(f, p->name), p->precision);
+        return put_present(a, out, request_field(f, p->name), p->precision);
     case P_RESPONSE_FIELD:
-        return put_value(a, out, response_field(f, p->name), p->precision);
+        return put_present(a, out, response_field(f, p->name), p->precision);
+    case P_ENVIRON: {
+        struct piece other = *p;
+        struct slice value = f->environ_values ? f->environ_values[p->variable] : f->method;
+        if (p->fallback == P_REQUEST_LINE)
+            return put_request_line(a, out, f, value, p->precision);
+        if (f->environ_values)
+            return put_present(a, out, value, p->precision);
+        other.kind = p->fallback;
+        return put_piece(a, out, &other, f);
+    }
     }
     return out;
 }
@@ -801,13 +861,15 @@ static char *write_json(struct access_log *a, const struct access_facts *f)
 
 /* ---- public ---- */
 
-int access_new(struct access_log **out, const char *path, const char *format, struct err *e)
+int access_new(struct access_log **out, const char *path, const char *format, bool gunicorn,
+               struct err *e)
 {
     *out = NULL;
     struct access_log *a = calloc(1, sizeof *a);
     if (!a)
         return err_set(e, "out of memory");
     a->line.max = ACCESS_LINE_BYTES_MAX;
+    a->gunicorn = gunicorn;
     for (size_t i = 0; i < ACCESS_TIMES; i++)
         a->times[i].second = -1;
     int rc = 0;
@@ -827,6 +889,12 @@ int access_new(struct access_log **out, const char *path, const char *format, st
     return 0;
 }
 
+unsigned access_environ(const struct access_log *a, const char *const **names)
+{
+    *names = a->names;
+    return a->n_names;
+}
+
 void access_write(struct access_log *a, const struct access_facts *f)
 {
     char *out = a->json ? write_json(a, f) : write_pieces(a, f);
@@ -844,6 +912,8 @@ void access_free(struct access_log **a)
         return;
     log_sink_close(&(*a)->sink);
     buf_fini(&(*a)->line);
+    for (unsigned i = 0; i < (*a)->n_names; i++)
+        free((char *)(uintptr_t)(*a)->names[i]);
     free((*a)->pieces);
     free((*a)->texts);
     free(*a);

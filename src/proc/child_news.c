@@ -127,7 +127,8 @@ static void crashed(struct supervisor *s, const struct child *c, int status)
     else if (s->young == 0)
         s->young = 1;
     else
-        wait_ms = supervisor_wait(s, CRASH_WAIT_MS, killed ? KILLED_WAIT_MS_MAX : CRASH_WAIT_MS_MAX);
+        wait_ms =
+            supervisor_wait(s, CRASH_WAIT_MS, killed ? KILLED_WAIT_MS_MAX : CRASH_WAIT_MS_MAX);
     bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     enum log_level level = well ? LOG_INFO : LOG_ERROR;
     if (wait_ms)

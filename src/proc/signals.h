@@ -33,7 +33,8 @@ bool signals_ignore(int signo);
 /* Put back what was there before. */
 void signals_give_back(void);
 
-/* Numbers that have come, at most n; 0: none. More signals than the pipe holds (64 KiB) are lost. */
+/* Numbers that have come, at most n; 0: none. More signals than the pipe holds (64 KiB) are lost.
+ */
 size_t signals_read(unsigned char *out, size_t n);
 
 /* One more thing that a child made by fork must do before a signal can reach it. */

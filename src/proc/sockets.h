@@ -24,7 +24,8 @@
 struct sockets_bind {
     char *text;        /* owned */
     unsigned first, n; /* its listeners in `set` */
-    const struct sockets_bind *kept; /* the same one of the set before; lent until replace or close */
+    const struct sockets_bind
+        *kept; /* the same one of the set before; lent until replace or close */
 };
 
 struct sockets {
@@ -33,7 +34,8 @@ struct sockets {
     unsigned n_binds;
 };
 
-/* Open what `c` names (fds[0..n_fds) instead, if there are any). `before`: the set in use, or NULL. */
+/* Open what `c` names (fds[0..n_fds) instead, if there are any). `before`: the set in use, or NULL.
+ */
 WEIR_MUST_USE int sockets_open(struct sockets **out, const struct conf *c, const int *fds,
                                unsigned n_fds, const struct sockets *before, struct err *e);
 

@@ -14,7 +14,8 @@
 #include "base/must.h"
 #include "proc/signals.h"
 
-/* Slots: a whole generation beside the old one, room for TTIN, and some whose workers still drain. */
+/* Slots: a whole generation beside the old one, room for TTIN, and some whose workers still drain.
+ */
 static const unsigned SLOTS_MIN = 128;
 static const unsigned SLOTS_PER_WORKER = 4;
 /* The signs of life are looked at no more often than this. */
@@ -69,6 +70,22 @@ static void retire_asking(struct supervisor *s, unsigned n)
     }
 }
 
+static void set_target(struct supervisor *s, unsigned now)
+{
+    unsigned before = s->target;
+    unsigned most = s->board->n_slots / 2;
+    if (now > most) {
+        log_line(LOG_WARNING, 0, "%u workers are the most without a restart", most);
+        now = most;
+    }
+    if (now == before)
+        return;
+    s->target = now;
+    log_line(LOG_INFO, 0, "%u workers (before: %u)", now, before);
+    if (s->ops->counted)
+        s->ops->counted(s->host, now, before);
+}
+
 void supervisor_reloaded(struct supervisor *s, bool ok)
 {
     if (ok) {
@@ -76,7 +93,7 @@ void supervisor_reloaded(struct supervisor *s, bool ok)
     } else {
         s->generation = s->serving;
         s->set = s->last;
-        s->target = s->last_target;
+        set_target(s, s->last_target);
     }
     if (s->ops->reloaded)
         s->ops->reloaded(s->host, ok);
@@ -126,22 +143,6 @@ static void balance(struct supervisor *s)
         s->spawn_ns = 0;
         t = children_count(s);
     }
-}
-
-static void set_target(struct supervisor *s, unsigned now)
-{
-    unsigned before = s->target;
-    unsigned most = s->board->n_slots / 2;
-    if (now > most) {
-        log_line(LOG_WARNING, 0, "%u workers are the most without a restart", most);
-        now = most;
-    }
-    if (now == before)
-        return;
-    s->target = now;
-    log_line(LOG_INFO, 0, "%u workers (before: %u)", now, before);
-    if (s->ops->counted)
-        s->ops->counted(s->host, now, before);
 }
 
 /* ---- signals ---- */

@@ -2,19 +2,19 @@
  * supervisor: starts workers, replaces those that end, and stops them all. One thread with poll.
  *
  * It knows neither Python nor HTTP: what to do with a new process is its host's (struct
- * supervisor_ops). A worker is a child made by fork that tells by a byte on its socket that its slot
- * of the board has something new: it is READY, or it asks to be replaced.
+ * supervisor_ops). A worker is a child made by fork that tells by a byte on its socket that its
+ * slot of the board has something new: it is READY, or it asks to be replaced.
  *
  *   start     n workers are forked. When all are READY the host is told, once. One that cannot
  *             start ends the start, with its exit code.
  *   crash     is replaced at once; workers that die within CRASH_YOUNG_MS of being ready are
  *             replaced later and later, at most every CRASH_WAIT_MS_MAX.
  *   recycle   the replacement first; when it is READY the old one is retired.
- *   HUP       a new generation beside the old one; when all of it is READY the old one is retired. If
- *             one of it cannot start, the new generation ends and the old one stays.
- *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with threads
- *             that do not come back STUCK_MS after it has finished everything else.
- *   stop      board->stopping is set and all are retired, then run returns.
+ *   HUP       a new generation beside the old one; when all of it is READY the old one is retired.
+ * If one of it cannot start, the new generation ends and the old one stays. retired   workers get
+ * TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with threads that do not come back
+ * STUCK_MS after it has finished everything else. stop      board->stopping is set and all are
+ * retired, then run returns.
  *
  * Signals are Gunicorn's: HUP, USR1 (logs are opened again, here and in every worker), USR2 (the
  * host's), TTIN, TTOU, TERM, INT and QUIT (quick), WINCH (stops the workers of a daemon), CHLD.
@@ -50,7 +50,8 @@ enum { EXIT_BOOT_FAILED = 3, EXIT_APP_FAILED = 4 };
 /* A worker that is told to end at once, or by ABRT, has so long. */
 #define QUICK_MS 2000
 #define ABORT_MS 1000
-/* A retired worker with stuck threads is looked at so often, and has so long once all else is done. */
+/* A retired worker with stuck threads is looked at so often, and has so long once all else is done.
+ */
 #define STUCK_LOOK_MS 250
 #define STUCK_MS 1000
 /* A second TERM shortens the grace to this. */
@@ -76,18 +77,18 @@ struct child {
     uint32_t generation; /* of the configuration that it was started with */
     enum child_state state;
     bool was_ready;
-    bool stuck;          /* asks because threads do not come back: it will not end by itself */
-    bool asks;           /* a replacement is wanted; it goes on until that is READY */
-    bool unexpected;     /* ends by itself */
-    bool reopen;         /* USR1 came before it was READY */
-    bool aborted;        /* got ABRT */
-    int64_t grace_ms;    /* it was started with */
-    int tell_fd;         /* our end of the socket; -1: it has closed its own */
-    int worker_fd;       /* the worker's end; -1 in the supervisor after the fork */
-    int64_t ready_ns;    /* 0: never was */
-    int64_t kill_ns;     /* gets KILL then; 0: no */
-    int64_t alone_ns;    /* stuck: since then it has nothing left but what is stuck; 0: it has */
-    void *data;          /* the host's */
+    bool stuck;       /* asks because threads do not come back: it will not end by itself */
+    bool asks;        /* a replacement is wanted; it goes on until that is READY */
+    bool unexpected;  /* ends by itself */
+    bool reopen;      /* USR1 came before it was READY */
+    bool aborted;     /* got ABRT */
+    int64_t grace_ms; /* it was started with */
+    int tell_fd;      /* our end of the socket; -1: it has closed its own */
+    int worker_fd;    /* the worker's end; -1 in the supervisor after the fork */
+    int64_t ready_ns; /* 0: never was */
+    int64_t kill_ns;  /* gets KILL then; 0: no */
+    int64_t alone_ns; /* stuck: since then it has nothing left but what is stuck; 0: it has */
+    void *data;       /* the host's */
 };
 
 struct pollfd;
@@ -100,22 +101,23 @@ struct supervisor_settings {
 };
 
 /*
- * What the host does. All from supervisor_run, in the supervisor's process; NULL where nothing is to
- * be done, but for `spawn`.
+ * What the host does. All from supervisor_run, in the supervisor's process; NULL where nothing is
+ * to be done, but for `spawn`.
  */
 struct supervisor_ops {
-    /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and then
-     * nothing of c is kept. The host may fork itself or have a template do it; the worker's end of
-     * the socket is c->worker_fd. */
+    /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and
+     * then nothing of c is kept. The host may fork itself or have a template do it; the worker's
+     * end of the socket is c->worker_fd. */
     pid_t (*spawn)(void *host, struct child *c);
     /* It has been waited for; `status` as from waitpid. c ends here. */
     void (*exited)(void *host, struct child *c, int status);
     /* Workers of the first generation serve. -1: do not go on (the host has said why). */
     int (*ready)(void *host);
-    /* HUP: read the configuration again, and open what it needs. 0: *s is filled in, start a generation;
-     * -1: leave everything as it is (the host has said why). */
+    /* HUP: read the configuration again, and open what it needs. 0: *s is filled in, start a
+     * generation; -1: leave everything as it is (the host has said why). */
     int (*reload)(void *host, struct supervisor_settings *s);
-    /* The new generation serves (true), or it could not start and what `reload` did is to be undone. */
+    /* The new generation serves (true), or it could not start and what `reload` did is to be
+     * undone. */
     void (*reloaded)(void *host, bool ok);
     /* The number of workers was changed by TTIN, TTOU, WINCH or a reload. */
     void (*counted)(void *host, unsigned now, unsigned before);
@@ -134,40 +136,40 @@ struct supervisor {
     const struct supervisor_ops *ops; /* lent */
     void *host;                       /* lent */
     struct scoreboard *board;         /* owned */
-    int hand_recv, hand_send;         /* owned; SOCK_SEQPACKET between workers: connections handed over */
-    struct child **children;          /* owned; board->n_slots, by slot, NULL: free */
-    unsigned n_children;              /* in use */
-    unsigned top;                     /* all in use are below this slot */
-    struct pollfd *fds;               /* owned; room for all of them */
-    struct child *born;               /* in a worker: itself */
+    int hand_recv, hand_send; /* owned; SOCK_SEQPACKET between workers: connections handed over */
+    struct child **children;  /* owned; board->n_slots, by slot, NULL: free */
+    unsigned n_children;      /* in use */
+    unsigned top;             /* all in use are below this slot */
+    struct pollfd *fds;       /* owned; room for all of them */
+    struct child *born;       /* in a worker: itself */
 
-    unsigned target;                  /* workers that shall serve */
-    uint32_t ages;                    /* of the last one */
-    uint32_t generation;              /* of workers that are started */
-    uint32_t serving;                 /* generation that serves; another one while reloading */
-    uint32_t generations;             /* the last number given */
-    struct supervisor_settings last;  /* settings of `serving` */
-    unsigned last_target;             /* and how many of it */
-    bool started;                     /* the first generation was READY */
-    bool upgrading;                   /* a new supervisor was started by USR2: reload and USR2 wait */
+    unsigned target;                 /* workers that shall serve */
+    uint32_t ages;                   /* of the last one */
+    uint32_t generation;             /* of workers that are started */
+    uint32_t serving;                /* generation that serves; another one while reloading */
+    uint32_t generations;            /* the last number given */
+    struct supervisor_settings last; /* settings of `serving` */
+    unsigned last_target;            /* and how many of it */
+    bool started;                    /* the first generation was READY */
+    bool upgrading; /* a new supervisor was started by USR2: reload and USR2 wait */
 
-    int64_t spawn_ns;                 /* no worker is started before; 0: at once */
-    unsigned young;                   /* workers in a row that died young, or could not start */
-    int64_t beat_ns;                  /* when to look at the signs of life; 0: never */
+    int64_t spawn_ns; /* no worker is started before; 0: at once */
+    unsigned young;   /* workers in a row that died young, or could not start */
+    int64_t beat_ns;  /* when to look at the signs of life; 0: never */
 
     bool stopping;
-    bool told;                        /* the workers were told to end at once */
-    int64_t stop_ns;                  /* stopping: when they are told so */
-    int status;                       /* exit code, if all goes well 0 */
+    bool told;       /* the workers were told to end at once */
+    int64_t stop_ns; /* stopping: when they are told so */
+    int status;      /* exit code, if all goes well 0 */
 };
 
 /* Make board and sockets. Signals are taken by supervisor_run. */
 WEIR_MUST_USE int supervisor_new(struct supervisor **out, const struct supervisor_settings *set,
                                  const struct supervisor_ops *ops, void *host, struct err *e);
 
-/* Run until everything has stopped: the exit code. In a worker it returns SUPERVISOR_WORKER at once:
- * s->born is the worker, and everything of the supervisor but the board and the sockets between
- * workers has been given back; signals are as they were before. */
+/* Run until everything has stopped: the exit code. In a worker it returns SUPERVISOR_WORKER at
+ * once: s->born is the worker, and everything of the supervisor but the board and the sockets
+ * between workers has been given back; signals are as they were before. */
 #define SUPERVISOR_WORKER (-1)
 WEIR_MUST_USE int supervisor_run(struct supervisor *s);
 

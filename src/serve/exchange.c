@@ -114,6 +114,8 @@ static struct exchange *take(struct server *s)
         x->call.last = &s->draining;
         x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
         x->call.drop_reserved = server_is_gunicorn(s);
+        if (s->access)
+            x->call.n_watch = access_environ(s->access, &x->call.watch);
         pthread_mutex_init(&x->lock, NULL);
         pthread_cond_init(&x->changed, NULL);
         list_init(&x->job.node);
@@ -350,6 +352,7 @@ static void start_call(struct exchange *x)
     c->bodyless = x->req.head;
     c->length = c->sent = c->excess = 0;
     c->hint_bytes = 0;
+    c->watched = NULL;
     c->fields_end = 0;
     c->file_offset = 0;
     c->file_length = 0;
@@ -1096,7 +1099,7 @@ static void on_drained(struct h1_conn *hc)
 static struct slice find_request_field(const void *arg, struct slice name)
 {
     const struct exchange *x = arg;
-    for (unsigned i = 0; i < x->req.n_fields; i++)
+    for (unsigned i = x->req.n_fields; i-- > 0;) /* of several, the one of the nearest proxy */
         if (slice_ieq(x->req.fields[i].name, name))
             return x->req.fields[i].value;
     return (struct slice){0};
@@ -1106,16 +1109,17 @@ static struct slice find_response_field(const void *arg, struct slice name)
 {
     const struct exchange *x = arg;
     const char *p = x->head_copy.p, *end = p + x->head_copy.n;
+    struct slice last = {0};
     while (p && p < end) {
         const char *eol = memchr(p, '\r', (size_t)(end - p));
         if (!eol)
             break;
         const char *colon = memchr(p, ':', (size_t)(eol - p));
         if (colon && slice_ieq(slice_of(p, (size_t)(colon - p)), name))
-            return slice_trim(slice_of(colon + 1, (size_t)(eol - colon) - 1));
+            last = slice_trim(slice_of(colon + 1, (size_t)(eol - colon) - 1));
         p = eol + 2;
     }
-    return (struct slice){0};
+    return last;
 }
 
 static void record(struct exchange *x, const char *cut)
@@ -1153,6 +1157,7 @@ static void record(struct exchange *x, const char *cut)
         .request_field = find_request_field,
         .response_field = find_response_field,
         .arg = x,
+        .environ_values = c->watched,
     };
     access_write(s->access, &f);
 }

@@ -331,7 +331,8 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     s->listeners.tls = tls_wanted(conf);
     if (make_rules(s, e) || routes_new(&s->routes, conf, e) ||
         (s->listeners.tls && tls_context_new(&s->tls, conf, e)) ||
-        (*conf->access_log && access_new(&s->access, conf->access_log, conf->access_log_format, e))) {
+        (*conf->access_log && access_new(&s->access, conf->access_log, conf->access_log_format,
+                                            server_is_gunicorn(s), e))) {
         server_free(&s);
         return -1;
     }

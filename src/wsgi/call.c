@@ -316,6 +316,23 @@ static WEIR_COLD void wait_for_others(const struct wsgi_run *run)
     }
 }
 
+/* What the access log wants to know of the environ, as the application has left it. What cannot be
+ * told is not there. */
+static WEIR_COLD void watch(struct wsgi_run *run, PyObject *env)
+{
+    struct call *c = run->c;
+    struct slice *values = arena_alloc(c->arena, c->n_watch * sizeof *values);
+    PyObject *type, *error, *trace; /* kept: what the application raised is not ours */
+    if (!values)
+        return;
+    memset(values, 0, c->n_watch * sizeof *values);
+    PyErr_Fetch(&type, &error, &trace);
+    for (unsigned i = 0; i < c->n_watch; i++)
+        values[i] = wsgi_environ_text(env, c->watch[i], c->arena);
+    PyErr_Restore(type, error, trace);
+    c->watched = values;
+}
+
 static void detach(struct wsgi_run *run)
 {
     if (WEIR_UNLIKELY(run->reading || run->writing))
@@ -362,6 +379,8 @@ void wsgi_run(struct app *a, void *local, struct call *c)
     } else {
         failed(&run);
     }
+    if (WEIR_UNLIKELY(c->n_watch && env))
+        watch(&run, env);
     Py_XDECREF(env);
     detach(&run);
 }

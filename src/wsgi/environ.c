@@ -787,6 +787,38 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
     return dict;
 }
 
+/* More than this of a value is not for a log. */
+#define WATCHED_BYTES_MAX 8192
+
+struct slice wsgi_environ_text(PyObject *env, const char *name, struct arena *arena)
+{
+    char capitals[128];
+    size_t n = 0;
+    for (; name[n] && n < sizeof capitals - 1; n++)
+        capitals[n] = (char)(name[n] >= 'a' && name[n] <= 'z' ? name[n] & ~0x20 : name[n]);
+    capitals[n] = '\0';
+    PyObject *value = PyDict_GetItemString(env, name); /* borrowed */
+    if (!value)
+        value = PyDict_GetItemString(env, capitals);
+    Py_XINCREF(value);
+    PyObject *str = value ? PyObject_Str(value) : NULL; /* new */
+    struct slice text = {0}, copy = {0};
+    Py_ssize_t bytes = 0;
+    if (str && !wsgi_text_lend(str, &text)) {
+        text.p = PyUnicode_AsUTF8AndSize(str, &bytes);
+        text.n = (size_t)bytes;
+    }
+    if (text.p) {
+        text.n = text.n < WATCHED_BYTES_MAX ? text.n : WATCHED_BYTES_MAX;
+        copy.p = text.n ? arena_copy(arena, text).p : "";
+        copy.n = copy.p ? text.n : 0;
+    }
+    PyErr_Clear();
+    Py_XDECREF(str);
+    Py_XDECREF(value);
+    return copy;
+}
+
 /* 0 or -1: one more interned key that fields may use. */
 static int known_add(PyObject *known, PyObject *key)
 {

@@ -1,10 +1,11 @@
 /*
- * hints: wsgi.early_hints, as Gunicorn has it: a callable that sends 103 (RFC 8297) before the response.
+ * hints: wsgi.early_hints, as Gunicorn has it: a callable that sends 103 (RFC 8297) before the
+ * response.
  *
  *   environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload; as=style")])
  *
- * One object serves all requests, so that it costs none of them anything: which one is meant follows
- * from the thread that calls.
+ * One object serves all requests, so that it costs none of them anything: which one is meant
+ * follows from the thread that calls.
  */
 #include "wsgi/wsgi_private.h"
 

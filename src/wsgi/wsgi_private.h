@@ -204,6 +204,10 @@ void wsgi_template_clear(struct environ_template *t);
 /* A new environ (new reference) or NULL; sets run->gone and run->input. */
 PyObject *wsgi_environ_new(struct wsgi_run *run);
 
+/* The variable `name`, or the same in capitals, as text in `arena`: latin-1 as it came, else UTF-8.
+ * .p NULL: not there. Errors are cleared. */
+struct slice wsgi_environ_text(PyObject *env, const char *name, struct arena *arena);
+
 /* input.c */
 extern PyTypeObject wsgi_input_type;
 extern PyObject *wsgi_input_empty; /* owned for the process */

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode
+import re
+import subprocess
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from harness import APPS, Response, Server, Starter
+from harness import APPS, Response, Server, Starter, plain_env, raw, wait_for
 
 HOST = b"Host: t\r\n"
 # What `weir gunicorn` sets beside the names of its options.
@@ -340,3 +344,80 @@ def test_an_application_that_fails_behind_its_hints_still_answers_500(pep):
         r = c.get("/hints/fails")
         assert (r.status, r.interim) == (500, [103])
         assert c.get("/hints/list").status == 200
+
+
+# ---- the access log, beside Debian's Gunicorn 20.1 ----
+
+# Atoms whose meaning has not changed since.
+ATOMS = ["h", "l", "u", "r", "m", "U", "q", "H", "s", "b", "B", "f", "a", "unknown", "{User-Agent}i", "{x-IN}i", "{x-twice}i",
+         "{none}i", "{X-Out}o", "{set-cookie}o", "{content-length}o", "{none}o", "{REMOTE_USER}e", "{remote_addr}e",
+         "{app.number}e", "{SCRIPT_NAME}e", "{PATH_INFO}e", "{HTTP_X_IN}e", "{wsgi.url_scheme}e", "{wsgi.version}e",
+         "{NONE}e", "{CONTENT_LENGTH}e", "{HTTP_X_TWICE}e", "{SERVER_NAME}e", "{SERVER_PROTOCOL}e"]
+BASIC = b"Authorization: Basic " + b64encode(b"Aladdin:open sesame") + b"\r\n"
+LOGGED = [
+    b"GET / HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /a%20b%2Fc?x=1&y=%20 HTTP/1.1\r\nHost: t\r\nUser-Agent: agent \"q\" 1\r\nReferer: http://r/\"x\"\r\n" + BASIC + b"\r\n",
+    b"GET /? HTTP/1.1\r\nHost: t\r\nUser-Agent:\r\nReferer:\r\nX-In:\r\n\r\n",
+    b"GET /missing HTTP/1.1\r\nHost: t\r\nX-In: one\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n",
+    b"GET /empty HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /moved/on?z HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"POST /x HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /old HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: t\r\nAuthorization: basic Zm9vOmJhcg==\r\n\r\n",
+]
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Callable[..., tuple[tuple[str, int], Path]]]:
+    """peer("option", …): a running Gunicorn of Debian; its address, its access log."""
+    processes = []
+
+    def start(*options: str) -> tuple[tuple[str, int], Path]:
+        errors, log = tmp_path / "peer.err", tmp_path / "peer.log"
+        with open(errors, "wb") as err:
+            processes.append(subprocess.Popen(
+                ["/usr/bin/gunicorn", "-k", "gthread", "-b", "127.0.0.1:0", "--access-logfile", str(log), *options, "logged:app"],
+                cwd=APPS, env=plain_env(), stderr=err, stdout=err))
+        found = wait_for(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", errors.read_text()), 20)
+        wait_for(lambda: "Booting worker" in errors.read_text(), 20)
+        return ("127.0.0.1", int(found[1])), log
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(20)
+
+
+def logged(address: tuple[str, int], log: Callable[[], str]) -> list[str]:
+    """One line for each request of LOGGED."""
+    for i, data in enumerate(LOGGED, 1):
+        raw(address, data, 1)
+        wait_for(lambda i=i: log().count("\n") == i, what=f"{i} lines in the access log")
+    return log().splitlines()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/gunicorn").exists(), reason="needs Debian's gunicorn")
+def test_the_access_log_says_what_gunicorns_says(weir, peer):
+    form = "|".join(f"%({atom})s" for atom in ATOMS)
+    address, path = peer("--access-logformat", form)
+    theirs = logged(address, path.read_text)
+    s = weir("logged:app", **GUNICORN, access_log="-", access_log_format=form)
+    ours = logged(s.address, lambda: s.out)
+    for request, mine, other in zip(LOGGED, ours, theirs):
+        assert dict(zip(ATOMS, mine.split("|"))) == dict(zip(ATOMS, other.split("|"))), request
+
+
+def test_times_and_the_process_in_gunicorns_forms(weir):
+    s = weir("logged:app", **GUNICORN, access_log="-", access_log_format="%(t)s %(T)s %(M)s %(D)s %(L)s %(p)s")
+    s.get("/")
+    s.wait_out("\n")
+    assert re.fullmatch(r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] 0 \d{1,3} \d{1,6} 0\.\d{6} <\d+>\n", s.out)
+
+
+def test_a_variable_that_middleware_sets_is_logged_by_weir_itself_too(weir):
+    s = weir("logged:app", access_log="-", access_log_format="%({REMOTE_USER}e)s %(h)s %({REMOTE_ADDR}e)s")
+    s.get("/moved/x")
+    s.get("/-/ping")  # no application, no environ
+    s.wait_out('me \\"myself\\" 127.0.0.1 10.1.1.1\n- 127.0.0.1 127.0.0.1\n')

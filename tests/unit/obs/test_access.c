@@ -63,13 +63,15 @@ static struct access_facts facts(void)
 static char g_path[] = "/tmp/weir-access-XXXXXX";
 
 /* The bytes that one access_write makes with `format`. */
+static bool g_gunicorn; /* as Gunicorn writes them */
+
 static char *written(const char *format, const struct access_facts *f)
 {
     static char text[2 * 1024 * 1024];
     struct access_log *a = NULL;
     struct err e = {{0}};
     assert_int_equal(truncate(g_path, 0), 0);
-    if (access_new(&a, g_path, format, &e))
+    if (access_new(&a, g_path, format, g_gunicorn, &e))
         fail_msg("%s", e.text);
     access_write(a, f);
     access_free(&a);
@@ -97,7 +99,7 @@ static void refused(const char *format, const char *word)
 {
     struct access_log *a = (struct access_log *)1;
     struct err e = {{0}};
-    assert_int_equal(access_new(&a, g_path, format, &e), -1);
+    assert_int_equal(access_new(&a, g_path, format, false, &e), -1);
     assert_null(a);
     if (!strstr(e.text, word))
         fail_msg("%s: no `%s` in: %s", format, word, e.text);
@@ -128,6 +130,54 @@ static void each_gunicorn_atom_means_what_it_means_there(void **state)
     char pid[32];
     snprintf(pid, sizeof pid, "<%d>", (int)getpid());
     expect("%(p)s", &f, pid);
+}
+
+static void environ_variables_are_those_of_the_application_when_it_was_called(void **state)
+{
+    (void)state;
+    struct access_facts f = facts();
+    struct access_log *a;
+    struct err e = {{0}};
+    const char *const *names;
+    assert_int_equal(
+        access_new(&a, g_path, "%({REMOTE_USER}e)s %({x.y}e)s %({REMOTE_USER}e)s", false, &e), 0);
+    assert_int_equal(access_environ(a, &names), 2);
+    assert_string_equal(names[0], "REMOTE_USER");
+    assert_string_equal(names[1], "x.y");
+    access_free(&a);
+
+    expect("%({REMOTE_USER}e)s %({REMOTE_ADDR}e)s", &f, "- 192.0.2.7"); /* nobody was called */
+    f.environ_values = (const struct slice[]){SLICE("me \"x\""), {0}};
+    expect("%({REMOTE_USER}e)s %({REMOTE_ADDR}e)s", &f, "me \\\"x\\\" -");
+    expect("%({REMOTE_USER}e).2s|", &f, "me|");
+}
+
+static void a_format_asks_for_so_many_environ_variables(void **state)
+{
+    (void)state;
+    char format[1024] = "";
+    for (int i = 0; i < 33; i++)
+        snprintf(format + strlen(format), sizeof format - strlen(format), "%%({V%d}e)s", i);
+    refused(format, "more than 32");
+}
+
+static void gunicorns_ways_are_followed_where_they_are_asked_for(void **state)
+{
+    (void)state;
+    struct access_facts f = facts();
+    g_gunicorn = true;
+    g_request = (const struct field[]){{"user-agent", ""}, {0}};
+    expect("%(a)s|%(f)s|%({user-agent}i)s", &f, "|-|");
+    expect("%(unknown)s %({x}y)s", &f, "- -");
+    /* Before the application, and then what it made of them. */
+    expect("%(h)s %(m)s %(U)s %(q)s", &f, "192.0.2.7 GET /a b x=1");
+    f.environ_values =
+        (const struct slice[]){SLICE("10.1.1.1"), SLICE("PUT"), SLICE("/"), SLICE("")};
+    expect("%(h)s %(m)s %(U)s %(q)s|%(r)s", &f, "10.1.1.1 PUT / |PUT /a%20b?x=1 HTTP/1.1");
+    g_gunicorn = false;
+    g_request = (const struct field[]){{"user-agent", ""}, {0}};
+    f.environ_values = NULL;
+    expect("%(a)s", &f, "-");
 }
 
 static void own_atoms_tell_the_times_and_the_request(void **state)
@@ -302,7 +352,7 @@ static void file_that_cannot_be_opened_is_named(void **state)
     (void)state;
     struct access_log *a;
     struct err e;
-    assert_int_equal(access_new(&a, "/nonexistent/access.log", "common", &e), -1);
+    assert_int_equal(access_new(&a, "/nonexistent/access.log", "common", false, &e), -1);
     assert_non_null(strstr(e.text, "/nonexistent/access.log"));
 }
 
@@ -397,7 +447,7 @@ static void times_of_interleaved_seconds_are_right(void **state)
     struct access_log *a = NULL;
     struct err e;
     assert_int_equal(truncate(g_path, 0), 0);
-    assert_int_equal(access_new(&a, g_path, "%(t)s", &e), 0);
+    assert_int_equal(access_new(&a, g_path, "%(t)s", false, &e), 0);
     struct access_facts f = facts();
     const int64_t second = 1000000000;
     int64_t start = f.wall_ns;
@@ -443,6 +493,9 @@ int main(void)
     close(fd);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_gunicorn_atom_means_what_it_means_there),
+        cmocka_unit_test(environ_variables_are_those_of_the_application_when_it_was_called),
+        cmocka_unit_test(a_format_asks_for_so_many_environ_variables),
+        cmocka_unit_test(gunicorns_ways_are_followed_where_they_are_asked_for),
         cmocka_unit_test(own_atoms_tell_the_times_and_the_request),
         cmocka_unit_test(common_and_combined_are_the_known_formats),
         cmocka_unit_test(fields_and_environ_are_found_whatever_their_case),
