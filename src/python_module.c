@@ -33,7 +33,6 @@ static PyMethodDef core_methods[] = {
     {"log", python_log, METH_VARARGS, "log(level, text): one entry of the error log."},
     {"process_begin", python_process_begin, METH_VARARGS,
      "process_begin(config, supervises, handed): mask, pid file, title; OSError says what is wrong."},
-    {"process_ready", python_process_ready, METH_NOARGS, "This process, which has no workers, serves."},
     {"process_end", python_process_end, METH_NOARGS, "It has stopped, or its start failed."},
     {"log_lent_changed", python_log_lent_changed, METH_NOARGS,
      "Standard output or standard error leads elsewhere."},

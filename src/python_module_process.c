@@ -111,14 +111,6 @@ PyObject *python_process_begin(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyObject *python_process_ready(PyObject *self, PyObject *unused)
-{
-    (void)self;
-    (void)unused;
-    process_ready(&python_process, 0);
-    Py_RETURN_NONE;
-}
-
 PyObject *python_process_end(PyObject *self, PyObject *unused)
 {
     (void)self;

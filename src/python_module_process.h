@@ -16,10 +16,8 @@ extern struct process python_process;
 /* healthcheck(argv, environ) -> (status, out, message); both lists of texts, environ NAME=VALUE. */
 PyObject *python_healthcheck(PyObject *self, PyObject *args);
 
-/* process_begin(config, supervises, handed), process_ready(), process_stopping(), process_end(): see
- * proc/process.h. `handed` has what was taken out of the environment. */
+/* process_begin(config, supervises, handed), process_end(): see proc/process.h. `handed` has what was taken out of the environment. */
 PyObject *python_process_begin(PyObject *self, PyObject *args);
-PyObject *python_process_ready(PyObject *self, PyObject *unused);
 PyObject *python_process_end(PyObject *self, PyObject *unused);
 
 /* log_lent_changed(): see base/log.h. */

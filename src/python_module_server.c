@@ -7,8 +7,10 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "conf/version.h"
 #include "proc/signals.h"
+#include "python_module_process.h"
 #include "serve/server.h"
 #include "wsgi/wsgi.h"
 
@@ -122,8 +124,16 @@ struct run {
     bool wakes;       /* Python's own signals end the wait, too */
 };
 
+/* The process that was started by a command line, and has no workers, speaks with the service manager. */
+static bool speaks(const struct run *r)
+{
+    return !r->supervisor && python_process.begun;
+}
+
 static void stop_once_more(struct run *r)
 {
+    if (!r->stops && speaks(r))
+        process_stopping(&python_process, 0);
     server_stop(r->server, ++r->stops > 1 ? SERVER_NOW : SERVER_DRAIN);
 }
 
@@ -229,10 +239,15 @@ static void take_tell(struct run *r)
 static bool take_news(struct run *r)
 {
     struct epoll_event events[N_NEWS];
-    int n;
+    int n, wait_ms = r->main_thread && !r->wakes ? NO_WAKE_MS : -1;
     bool over = false;
+    if (speaks(r)) {
+        int beat_ms = notify_beat(&python_process.notify, clock_mono_ns(), true);
+        if (beat_ms >= 0 && (wait_ms < 0 || beat_ms < wait_ms))
+            wait_ms = beat_ms;
+    }
     Py_BEGIN_ALLOW_THREADS
-    n = epoll_wait(r->news_fd, events, N_NEWS, r->main_thread && !r->wakes ? NO_WAKE_MS : -1);
+    n = epoll_wait(r->news_fd, events, N_NEWS, wait_ms);
     Py_END_ALLOW_THREADS
     for (int i = 0; i < n; i++) {
         if (events[i].data.u32 == NEWS_WOKEN)
@@ -345,6 +360,8 @@ static PyObject *server_run(PyObject *self, PyObject *args)
         worker_process_ready(&o->supervisor->process);
     else
         python_log_ready(&o->config->conf, &o->server->listeners, -1);
+    if (speaks(&r))
+        process_ready(&python_process, 0);
 
     int rc = wait_stopped(&r);
     unsigned inside;

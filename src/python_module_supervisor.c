@@ -92,6 +92,7 @@ static int op_ready(void *host)
         return -1;
     python_log_ready(&o->config->conf, &o->sockets->set, (int)o->supervisor->target);
     python_supervisor_tell(o, "started");
+    process_ready(&python_process, supervisor_serving(o->supervisor));
     return 0;
 }
 
@@ -112,8 +113,23 @@ static void op_upgrade(void *host)
 static void op_stopping(void *host)
 {
     struct supervisor_object *o = host;
+    process_stopping(&python_process, 0);
     sockets_close(&o->next_sockets);
     sockets_close(&o->sockets);
+}
+
+static void op_reopened(void *host)
+{
+    struct supervisor_object *o = host;
+    struct err e;
+    if (process_own_logs(&python_process, &o->config->conf, &e))
+        log_line(LOG_ERROR, 0, "%s", e.text);
+}
+
+static int op_tick(void *host, int64_t now_ns)
+{
+    const struct supervisor_object *o = host;
+    return notify_beat(&python_process.notify, now_ns, supervisor_is_well(o->supervisor, now_ns));
 }
 
 static void op_wait_begin(void *host)
@@ -142,6 +158,16 @@ static struct supervisor_settings settings_of(const struct conf *c)
     };
 }
 
+/* Give to the workers' user what was opened for them. */
+static int own_all(const struct conf *c, const struct sockets *sockets, struct err *e)
+{
+    for (unsigned i = 0; i < sockets->set.n; i++)
+        if (*sockets->set.items[i]->path && /* one that was made here, now or before a reload */
+            process_own_socket(&python_process, sockets->set.items[i]->path, e))
+            return -1;
+    return process_own_logs(&python_process, c, e);
+}
+
 /* Undo what op_reload has opened. */
 static void drop_next(struct supervisor_object *o)
 {
@@ -153,15 +179,26 @@ static void drop_next(struct supervisor_object *o)
     Py_CLEAR(o->next_config);
 }
 
+/* The process as it was before op_reload. */
+static void process_go_back(const struct supervisor_object *o)
+{
+    struct err e;
+    if (process_reload(&python_process, &o->config->conf, &e))
+        log_line(LOG_ERROR, 0, "%s", e.text);
+    process_ready(&python_process, supervisor_serving(o->supervisor));
+}
+
 static int op_reload(void *host, struct supervisor_settings *s)
 {
     struct supervisor_object *o = host;
     struct err e = {{0}};
+    process_reloading(&python_process);
     PyObject *config = PyObject_CallMethod(o->host, "reload", NULL); /* new */
     if (!config)
         complain(o);
     if (!config || !Py_IS_TYPE(config, python_config_type)) {
         Py_XDECREF(config); /* None: it has said why */
+        process_ready(&python_process, supervisor_serving(o->supervisor));
         return -1;
     }
     drop_next(o); /* of a reload that is not over */
@@ -170,12 +207,14 @@ static int op_reload(void *host, struct supervisor_settings *s)
     if (c->workers < 1)
         err_set(&e, "workers 0 needs a restart");
     else if (sockets_open(&o->next_sockets, c, NULL, 0, o->sockets, &e) == 0 &&
-             log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0) {
+             log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
+             process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0) {
         python_log_use(o->next_errors, c);
         *s = settings_of(c);
         return 0;
     }
     drop_next(o);
+    process_go_back(o);
     log_line(LOG_ERROR, 0, "not reloaded: %s; all goes on as before", e.text);
     PyObject *r = PyObject_CallMethod(o->host, "reloaded", "O", Py_False); /* new */
     if (!r)
@@ -195,8 +234,10 @@ static void op_reloaded(void *host, bool ok)
         o->next_errors = NULL;
         Py_SETREF(o->config, o->next_config);
         o->next_config = NULL;
+        process_ready(&python_process, o->supervisor->target);
     } else {
         drop_next(o);
+        process_go_back(o);
     }
     PyObject *r = PyObject_CallMethod(o->host, "reloaded", "O", ok ? Py_True : Py_False); /* new */
     if (!r)
@@ -213,6 +254,8 @@ static const struct supervisor_ops OPS = {
     .counted = op_counted,
     .upgrade = op_upgrade,
     .stopping = op_stopping,
+    .reopened = op_reopened,
+    .tick = op_tick,
     .wait_begin = op_wait_begin,
     .wait_end = op_wait_end,
 };
@@ -246,6 +289,11 @@ static PyObject *supervisor_listen(PyObject *self, PyObject *unused)
         return NULL;
     }
     if (sockets_open(&o->sockets, &o->config->conf, o->config->fds, o->config->n_fds, NULL, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    if (own_all(&o->config->conf, o->sockets, &e)) {
+        sockets_close(&o->sockets);
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }

@@ -62,7 +62,6 @@ def log(level: int, text: str) -> None:
     """An entry of the error log; level is 0 (debug) to 4 (critical)."""
 def process_begin(config: Config, supervises: bool, handed: dict[str, str | None]) -> None:
     """Mask, pid file and title of the main process. OSError says what is wrong."""
-def process_ready() -> None: ...
 def process_end() -> None: ...
 def log_lent_changed() -> None:
     """Standard output or standard error leads elsewhere."""

@@ -15,10 +15,12 @@ What is lost without a log file: lines for "-" go nowhere once the start is over
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # a supervisor stays small
+if TYPE_CHECKING:
+    from typing import Any
 
 # What the foreground ends with when the daemon ended without a word.
 LOST = 1
@@ -47,8 +49,7 @@ class Daemon:
     @staticmethod
     def _wait(waits: int) -> int:
         """In the foreground: the exit code that the daemon tells."""
-        with contextlib.suppress(OSError):
-            os.wait()  # the process between, which ends at once
+        os.wait()  # the process between, which ends at once
         told = os.read(waits, 1)
         if told:
             return told[0]
@@ -58,8 +59,10 @@ class Daemon:
 
     def _tell(self, status: int) -> None:
         if self._tells >= 0:
-            with contextlib.suppress(OSError):  # nobody waits any more
+            try:
                 os.write(self._tells, bytes((status & 255,)))
+            except OSError:
+                pass  # nobody waits any more
         self._forget()
 
     def _forget(self) -> None:

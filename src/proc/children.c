@@ -11,6 +11,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+/* A worker without a sign of life for so long is not well, where worker-timeout says nothing. */
+static const int64_t SILENT_MS = 15000;
+
 /* ---- counting ---- */
 
 struct tally children_count(const struct supervisor *s)
@@ -36,6 +39,22 @@ unsigned supervisor_serving(const struct supervisor *s)
     for (unsigned i = 0; i < s->top; i++)
         n += s->children[i] && s->children[i]->state == CHILD_READY;
     return n;
+}
+
+bool supervisor_is_well(const struct supervisor *s, int64_t now_ns)
+{
+    if (!s->started || s->stopping || !s->target)
+        return true;
+    int64_t timeout_ms = s->set.worker_timeout_ms ? s->set.worker_timeout_ms : SILENT_MS;
+    for (unsigned i = 0; i < s->top; i++) {
+        const struct child *c = s->children[i];
+        if (!c || c->state != CHILD_READY)
+            continue;
+        int64_t beat_ns = atomic_load(&s->board->slots[c->slot].beat_ns);
+        if (beat_ns == 0 || now_ns - beat_ns < timeout_ms * MS)
+            return true;
+    }
+    return false;
 }
 
 /* ---- one worker ---- */

@@ -14,6 +14,8 @@
 
 /* A beat is not late when the loop was busy for so long. */
 static const int64_t SLACK_NS = 1000000;
+/* How often an unwell server is looked at in the time of one beat. */
+static const int64_t LOOKS = 8;
 
 static bool number_of(const char *text, int64_t *out)
 {
@@ -117,7 +119,8 @@ int notify_beat(struct notify *n, int64_t now_ns, bool well)
     if (now_ns + SLACK_NS >= n->next_ns) {
         if (well)
             say(n, "WATCHDOG=1");
-        n->next_ns = now_ns + n->beat_ns;
+        /* An unwell one may be well in a moment, long before the watchdog's time is over. */
+        n->next_ns = now_ns + (well ? n->beat_ns : n->beat_ns / LOOKS);
     }
     int64_t wait_ms = (n->next_ns - now_ns + 999999) / 1000000;
     return wait_ms > 3600000 ? 3600000 : (int)wait_ms;

@@ -87,6 +87,15 @@ int process_own_logs(const struct process *p, const struct conf *c, struct err *
     return 0;
 }
 
+int process_own_socket(const struct process *p, const char *path, struct err *e)
+{
+    int rc = privileges_own_socket(&p->privileges, path);
+    if (rc)
+        return err_set(e, "cannot give the socket %s to the user of the workers (uid %u): %s", path,
+                       p->privileges.uid, strerror(-rc));
+    return 0;
+}
+
 void process_ready(struct process *p, unsigned workers)
 {
     char status[64] = "serving";
@@ -111,6 +120,11 @@ bool process_main(struct process *p, const struct conf *c, unsigned workers)
     if (workers || !p->supervises)
         process_ready(p, workers);
     return true;
+}
+
+void process_reloading(struct process *p)
+{
+    notify_reloading(&p->notify);
 }
 
 void process_stopping(struct process *p, int successor)

@@ -54,12 +54,18 @@ WEIR_MUST_USE int process_reload(struct process *p, const struct conf *c, struct
 /* Make the log files that workers open, and give them to the workers' user. */
 WEIR_MUST_USE int process_own_logs(const struct process *p, const struct conf *c, struct err *e);
 
+/* The same for a Unix socket that was made at `path`. */
+WEIR_MUST_USE int process_own_socket(const struct process *p, const char *path, struct err *e);
+
 /* `workers` that serve; 0: this process does itself. */
 void process_ready(struct process *p, unsigned workers);
 
 /* Has the supervisor before us ended? Then this is the main process: the pid file gets its name,
  * the service manager hears of us. True once, when that was done. */
 bool process_main(struct process *p, const struct conf *c, unsigned workers);
+
+/* A reload begins; process_ready ends it, whether it succeeded or not. */
+void process_reloading(struct process *p);
 
 /* It begins to stop; `successor` is the process that goes on, 0: none. */
 void process_stopping(struct process *p, int successor);

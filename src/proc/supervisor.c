@@ -211,6 +211,8 @@ static void reopen_logs(struct supervisor *s)
         log_line(LOG_ERROR, 0, "%s", e.text);
     else
         log_line(LOG_INFO, 0, "log files opened again");
+    if (s->ops->reopened)
+        s->ops->reopened(s->host);
     for (unsigned i = 0; i < s->top; i++) {
         struct child *c = s->children[i];
         if (c && c->state == CHILD_BOOTING)
@@ -335,6 +337,10 @@ static void look_at_stuck(struct supervisor *s, struct child *c, int64_t now_ns)
 static void take_time(struct supervisor *s)
 {
     int64_t now_ns = clock_mono_ns();
+    if (s->ops->tick) {
+        int64_t wait_ms = s->ops->tick(s->host, now_ns);
+        s->tick_ns = wait_ms < 0 ? 0 : now_ns + wait_ms * MS;
+    }
     if (s->stop_ns && now_ns >= s->stop_ns)
         end_at_once(s, RETIRE_EXTRA_MS);
     for (unsigned i = 0; i < s->top; i++) {
@@ -374,6 +380,7 @@ static int time_left(const struct supervisor *s)
     }
     if (s->spawn_ns && !s->stopping)
         at_ns = soonest(at_ns, s->spawn_ns);
+    at_ns = soonest(at_ns, s->tick_ns);
     if (!at_ns)
         return -1;
     int64_t left_ms = (at_ns - clock_mono_ns() + MS - 1) / MS;

@@ -124,6 +124,10 @@ struct supervisor_ops {
     void (*upgrade)(void *host); /* USR2 */
     /* The workers are about to be told to end: nobody shall listen any more. Once. */
     void (*stopping)(void *host);
+    /* The supervisor's log files were opened again (USR1); the workers are told next. */
+    void (*reopened)(void *host);
+    /* After every wait. Returns for how many milliseconds (>= 0) the next one may last, -1: any time. */
+    int (*tick)(void *host, int64_t now_ns);
     /* A child that is no worker was waited for. */
     void (*stranger)(void *host, pid_t pid, int status);
     /* Around every wait, to let other threads run. */
@@ -156,6 +160,7 @@ struct supervisor {
     int64_t spawn_ns; /* no worker is started before; 0: at once */
     unsigned young;   /* workers in a row that died young, or could not start */
     int64_t beat_ns;  /* when to look at the signs of life; 0: never */
+    int64_t tick_ns;  /* when the host wants to be asked; 0: never */
 
     bool stopping;
     bool told;       /* the workers were told to end at once */
@@ -178,6 +183,10 @@ void supervisor_stop(struct supervisor *s, bool quick);
 
 /* Workers that serve. */
 unsigned supervisor_serving(const struct supervisor *s);
+
+/* Does what shall serve give signs of life? True while it starts or stops, and where no worker is
+ * wanted. */
+bool supervisor_is_well(const struct supervisor *s, int64_t now_ns);
 
 void supervisor_free(struct supervisor **s);
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import pytest
 from harness import APPS, PATIENCE, Client, Starter, wait_for, weir_command
 
 # The supervisor and its workers, and the only process, have the same duties.
-KINDS = pytest.mark.parametrize("workers", [0])
+KINDS = pytest.mark.parametrize("workers", [0, 1])
 
 
 def alive(pid: int) -> bool:
@@ -182,9 +185,123 @@ def test_the_mask_is_for_log_files_and_the_application(weir: Starter, tmp_path: 
     assert re.search(r"Umask:\s+0027", Path(f"/proc/{server.pid}/status").read_text())
 
 
+# ---- the workers' user ----
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make workers somebody else's")
+
+WHO = """
+import os
+from basic import app as basic
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] != "/who":
+        return basic(environ, start_response)
+    regained = []
+    for name, number in (("setuid", 0), ("seteuid", 0), ("setgid", 0), ("setegid", 0)):
+        try:
+            getattr(os, name)(number)
+            regained.append(name)
+        except PermissionError:
+            pass
+    body = "%s %s %s %s" % (os.getresuid(), os.getresgid(), os.getgroups(), regained)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body.encode()]
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, but nobody else write to, as /var/log/weir."""
+    with tempfile.TemporaryDirectory(prefix="weir-process-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "who.py").write_text(WHO)
+        yield folder
+
+
+def workers_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def status_of(pid: int, name: str) -> str:
+    return re.search(rf"^{name}:\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)[1]  # type: ignore[index]
+
+
+@as_root
+def test_workers_drop_what_the_supervisor_keeps(weir: Starter, open_folder: Path) -> None:
+    server = weir("who:app", workers=2, user="nobody", cwd=open_folder, pythonpath=APPS)
+    assert server.get("/who").text == "(65534, 65534, 65534) (65534, 65534, 65534) [65534] []"
+    assert status_of(server.pid, "Uid").split() == ["0"] * 4
+    for pid in workers_of(server.pid):
+        assert status_of(pid, "NoNewPrivs") == "1"
+        assert int(status_of(pid, "CapEff"), 16) == 0
+    other = weir("who:app", workers=1, user="65534", group="daemon", cwd=open_folder, pythonpath=APPS)
+    gid = grp.getgrnam("daemon").gr_gid
+    assert other.get("/who").text == f"(65534, 65534, 65534) ({gid}, {gid}, {gid}) [{gid}] []"
+
+
+@as_root
+def test_logs_pid_file_and_socket_of_dropped_workers_work_after_rotation_and_reload(
+        weir: Starter, open_folder: Path) -> None:
+    socket_path, pid_path = open_folder / "weir.sock", open_folder / "weir.pid"
+    logs = [open_folder / "error.log", open_folder / "access.log"]
+    server = weir("basic:app", workers=2, user="nobody", bind=f"unix:{socket_path}", pid_file=pid_path,
+                  error_log=logs[0], access_log=logs[1], ready=False)
+
+    def get(target: str) -> None:
+        with Client(str(socket_path)) as c:
+            assert c.get(target).status == 200
+
+    wait_for(lambda: logs[0].exists() and "serving" in logs[0].read_text())
+    assert socket_path.owner() == "nobody" and pid_path.owner() == "root"
+    get("/token?first")
+    wait_for(lambda: "first" in logs[1].read_text())
+    assert [path.owner() for path in logs] == ["nobody", "nobody"]
+    for path in logs:
+        path.rename(path.with_suffix(".1"))
+    server.kill(signal.SIGUSR1)  # only root can make files in this folder
+    wait_for(lambda: all(path.exists() for path in logs) and logs[0].read_text().count("log files opened again") == 3,
+             what="supervisor and both workers log to the new file")
+    get("/token?second")
+    wait_for(lambda: "second" in logs[1].read_text())
+    assert [path.owner() for path in logs] == ["nobody", "nobody"]
+    server.kill(signal.SIGHUP)
+    wait_for(lambda: "reloaded: 2 new workers serve" in logs[0].read_text())
+    get("/token?third")
+    wait_for(lambda: "third" in logs[1].read_text())
+    assert socket_path.owner() == "nobody"
+    assert server.stop() == 0
+    assert not socket_path.exists() and not pid_path.exists()
+
+
+@as_root
+def test_initgroups_adds_the_groups_of_the_user(weir: Starter, open_folder: Path) -> None:
+    name = next((g.gr_mem[0] for g in grp.getgrall() if g.gr_mem and pwd.getpwnam(g.gr_mem[0]).pw_uid), None)
+    if not name:
+        pytest.skip("no user but root belongs to a second group")
+    user = pwd.getpwnam(name)
+    server = weir("who:app", workers=1, user=name, initgroups=True, cwd=open_folder, pythonpath=APPS)
+    groups = sorted(os.getgrouplist(name, user.pw_gid))
+    assert f" {groups} []" in server.get("/who").text
+
+
+@as_root
+def test_who_may_not_change_the_user_is_told_at_the_start(open_folder: Path) -> None:
+    def become_nobody() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    for option, text in (("--user=daemon", "user: only root can become 'daemon'"),
+                         ("--group=daemon", "group: only root can change to the group"),
+                         ("--user=nosuchuser", "user: there is no user 'nosuchuser'")):
+        done = subprocess.run([*weir_command(), option, "--bind=127.0.0.1:0", "basic:app"], cwd=APPS, text=True,
+                              capture_output=True, preexec_fn=become_nobody, timeout=20 * PATIENCE)
+        assert done.returncode == 1 and text in done.stderr and done.stderr.count("\n") == 1, done
+
+
+@as_root
 def test_a_user_without_workers_is_refused() -> None:
-    if os.geteuid():
-        pytest.skip("only root is asked to become somebody else")
     done = start("--workers=0", "--user=nobody", "--bind=127.0.0.1:0", "basic:app")
     assert done.returncode == 1
     assert "user and group are for workers" in done.stderr and done.stderr.count("\n") == 1
