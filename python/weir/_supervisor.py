@@ -171,9 +171,7 @@ class Supervisor:
     def spawning(self, age: int) -> Worker:
         worker = Worker(age, self.pid, self.cfg, self.log)
         self.guard(self.hooks.pre_fork, self, worker)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # what waits there must not be written twice
-                stream.flush()
+        flush()  # what waits there must not be written twice
         return worker
 
     def spawned(self, worker: Worker, pid: int) -> None:
@@ -255,9 +253,7 @@ def work(supervisor: Supervisor, worker: Worker) -> int:
     supervisor.guard(supervisor.hooks.worker_exit, supervisor, worker)
     if server.left:
         # Threads are still inside the application: ending the interpreter under them is not safe.
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush()
         os._exit(status)
     return status
 
@@ -311,6 +307,14 @@ def load(supervisor: Supervisor, worker: Worker, reloader: Any) -> Any:
         if reloader is None or wrong_name:
             raise
         return reloader.failed(error, config.expose_tracebacks)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # there is none, nobody reads it, it is closed
 
 
 def must_return(hook: Any, *args: Any) -> None:

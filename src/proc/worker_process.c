@@ -22,6 +22,7 @@ int worker_process_begin(const struct worker_process *w)
 {
     (void)signals_ignore(SIGHUP);
     (void)signals_ignore(SIGUSR1);
+    (void)signals_ignore(SIGUSR2);
     return worker_process_guard(w);
 }
 

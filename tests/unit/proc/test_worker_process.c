@@ -114,6 +114,7 @@ static int begin_and_get_what_is_the_supervisors(void *arg)
         return 1;
     raise(SIGHUP);
     raise(SIGUSR1);
+    raise(SIGUSR2);
     return 0;
 }
 
