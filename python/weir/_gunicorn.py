@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from weir import _cli
 from weir._gunicorn_cfg import Config, ConfigError, execute, hook, texts_of
