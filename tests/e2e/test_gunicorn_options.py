@@ -10,9 +10,11 @@ import platform
 import re
 import signal
 import socket
+import ssl
 import stat
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 import pytest
 from gunicorn_helpers import Gunicorn
 from harness import APPS, PYTHON, Client, wait_for
+from test_tls import ask, certs  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
@@ -260,6 +263,69 @@ def test_daemon_goes_to_the_background(gunicorn):
     finally:
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not path.exists())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("options, uid, gid", [
+    (("-u", "nobody"), 65534, 65534), (("--user", "65534", "--group", "1"), 65534, 1), (("-g", "daemon"), 0, 1),
+    (("-u", "nobody", "--initgroups"), 65534, 65534)])
+def test_workers_run_as_this_user_and_group(weir, options, uid, gid):
+    with tempfile.TemporaryDirectory(prefix="weir-gunicorn-") as name:
+        Path(name).chmod(0o755)  # for everybody to enter
+        gunicorn = Gunicorn(weir, Path(name))
+        s = gunicorn(*options, bind=f"unix:{name}/s", address=f"{name}/s",
+                     conf="def when_ready(server): open('seen', 'w').write(repr((server.cfg.uid, server.cfg.gid)))")
+        told = s.get("/").json()
+        assert (told["uid"], told["gid"], told["groups"]) == (uid, gid, [gid])
+        assert os.stat(f"{name}/s").st_uid == uid
+        assert Path(f"/proc/{s.pid}").owner() == "root"
+        assert eval((Path(name) / "seen").read_text()) == (uid, gid if "-g" in options or "--group" in options else 0)
+
+
+def test_reload_starts_again_when_a_file_changes(gunicorn):
+    (gunicorn.folder / "site_app.py").write_text("TEXT = b'one'\nopen('data.txt').read()\n"
+                                                 "def app(environ, start):\n    start('200 OK', [])\n    return [TEXT]\n")
+    (gunicorn.folder / "data.txt").write_text("x")
+    s = gunicorn("--reload", "--reload-engine", "poll", "--reload-extra-file", "*.txt", app="site_app:app")
+    assert s.get("/").text == "one"
+    first = s.worker_pid
+    changed = gunicorn.folder / "site_app.py"
+    changed.write_text(changed.read_text().replace("one", "two"))
+    wait_for(lambda: s.get("/").text == "two")
+    second = s.worker_pid
+    assert second != first
+    (gunicorn.folder / "data.txt").write_text("y")
+    wait_for(lambda: s.get("/").status == 200 and s.worker_pid != second)
+
+
+# ---- TLS ----
+
+
+def test_certificates(gunicorn, certs):
+    s = gunicorn("--certfile", str(certs.path("ec.pem")), "--keyfile", str(certs.path("ec.key")), app="basic:app")
+    assert ask(s, certs.context())["wsgi.url_scheme"] == "https"
+
+
+@pytest.mark.parametrize("reqs, who, verdict", [("1", None, "NONE"), ("1", "client", "SUCCESS"), ("2", "client", "SUCCESS"),
+                                                ("2", None, ""), ("ssl.CERT_NONE", None, "NONE")])
+def test_certificates_of_clients(gunicorn, certs, reqs, who, verdict):
+    if who:
+        certs.signed("client", "client")
+    s = gunicorn("--certfile", str(certs.path("ec.pem")), "--keyfile", str(certs.path("ec.key")),
+                 "--ca-certs", str(certs.path("ca.pem")), app="basic:app", conf=f"import ssl\ncert_reqs = {reqs}")
+    if verdict == "":
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(s, certs.context(who))
+    else:
+        assert ask(s, certs.context(who)).get("SSL_CLIENT_VERIFY") == verdict
+
+
+def test_ciphers(gunicorn, certs):
+    s = gunicorn("--certfile", str(certs.path("ec.pem")), "--keyfile", str(certs.path("ec.key")),
+                 "--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384", app="basic:app")
+    tls = certs.context(high=ssl.TLSVersion.TLSv1_2)
+    with s.client(tls=tls) as c:
+        assert c.socket.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 
 # ---- what the application's files and clients meet ----
@@ -567,3 +633,18 @@ def test_paste_that_is_not_installed_is_told(gunicorn):
     gunicorn.write("raise ImportError", "paste/__init__.py")
     r = gunicorn.run("--paste", "site.ini", app=None)
     assert r.returncode == 4 and "--paste needs the package PasteDeploy" in r.stderr
+def test_max_requests_replaces_the_worker_without_losing_one(gunicorn):
+    s = gunicorn("--max-requests", "20", "--max-requests-jitter", "5")
+    seen = set()
+    def replaced_twice() -> bool:
+        seen.add(s.get("/").json()["pid"])
+        return len(seen) == 3
+    wait_for(replaced_twice, 30)
+
+
+def test_preload_imports_the_application_before_the_fork(gunicorn):
+    s = gunicorn("--preload", "-w", "2")
+    told = [s.get("/").json() for _ in range(4)]
+    assert len({t["imported_by"] for t in told}) == 1 and told[0]["imported_by"] != told[0]["pid"]
+
+

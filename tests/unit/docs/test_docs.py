@@ -210,7 +210,7 @@ def test_both_readmes_name_the_same_commands():
     assert "make run" in english and "make test" in english
 
 
-# ---- examples and the page "From Waitress" ----
+# ---- examples, and the pages "From Waitress" and "From Gunicorn" ----
 
 
 def free_port() -> int:
@@ -275,12 +275,13 @@ def steps(page: Path) -> list[tuple[str, str]]:
 
 
 @needs_weir
-def test_from_waitress_can_be_followed_step_by_step(tmp_path):
+@pytest.mark.parametrize("page, servers, seconds", [("from-waitress.md", 3, 3.9), ("from-gunicorn.md", 2, 4.5)])
+def test_a_move_can_be_followed_step_by_step(tmp_path, page, servers, seconds):
     port = str(free_port())
     env = environment()
     done = []
     with contextlib.ExitStack() as running:
-        for what, block in steps(ROOT / "docs/from-waitress.md"):
+        for what, block in steps(ROOT / "docs" / page):
             block = block.replace("5000", port)
             verb, _, rest = what.partition(" ")
             if verb == "file":
@@ -295,8 +296,8 @@ def test_from_waitress_can_be_followed_step_by_step(tmp_path):
                 assert rest in run.stdout, (block, run.stdout, run.stderr)
                 if "& done; wait" in block:
                     assert run.stdout.count(rest) == 10
-                    assert time.monotonic() - start < 3.9
+                    assert time.monotonic() - start < seconds
             else:
                 pytest.fail(f"unknown step: {what}")
             done.append(verb)
-    assert done.count("server") == 3
+    assert done.count("server") == servers
