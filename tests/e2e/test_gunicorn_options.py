@@ -181,6 +181,15 @@ def test_worker_connections_bound_those_of_a_worker(gunicorn):
     assert held[0].response().status == 200 and late.response().status == 200
 
 
+def test_max_requests_replaces_the_worker_without_losing_one(gunicorn):
+    s = gunicorn("--max-requests", "20", "--max-requests-jitter", "5")
+    seen = set()
+    def replaced_twice() -> bool:
+        seen.add(s.get("/").json()["pid"])
+        return len(seen) == 3
+    wait_for(replaced_twice, 30)
+
+
 def test_keep_alive_closes_idle_connections(gunicorn):
     s = gunicorn("--keep-alive", "1")
     c = s.client()
@@ -633,18 +642,3 @@ def test_paste_that_is_not_installed_is_told(gunicorn):
     gunicorn.write("raise ImportError", "paste/__init__.py")
     r = gunicorn.run("--paste", "site.ini", app=None)
     assert r.returncode == 4 and "--paste needs the package PasteDeploy" in r.stderr
-def test_max_requests_replaces_the_worker_without_losing_one(gunicorn):
-    s = gunicorn("--max-requests", "20", "--max-requests-jitter", "5")
-    seen = set()
-    def replaced_twice() -> bool:
-        seen.add(s.get("/").json()["pid"])
-        return len(seen) == 3
-    wait_for(replaced_twice, 30)
-
-
-def test_preload_imports_the_application_before_the_fork(gunicorn):
-    s = gunicorn("--preload", "-w", "2")
-    told = [s.get("/").json() for _ in range(4)]
-    assert len({t["imported_by"] for t in told}) == 1 and told[0]["imported_by"] != told[0]["pid"]
-
-
