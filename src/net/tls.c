@@ -1,10 +1,10 @@
 /*
  * tls: the loader of _tls.so, and the keys of session tickets. See the header.
  *
- * The keys stand in one page that all processes of a server share. It is written seldom, under a mutex
- * of the kind that survives the death of its holder; each process keeps a copy and looks at one
- * number to see whether that is still right. So a worker that was stopped inside the mutex holds
- * nobody up: others go on with their copy.
+ * The keys stand in one page that all processes of a server share. It is written seldom, under a
+ * mutex of the kind that survives the death of its holder; each process keeps a copy and looks at
+ * one number to see whether that is still right. So a worker that was stopped inside the mutex
+ * holds nobody up: others go on with their copy.
  */
 #include "net/tls.h"
 
@@ -25,9 +25,9 @@
 /* ---- tickets ---- */
 
 struct ticket_page {
-    pthread_mutex_t lock;         /* robust, shared between processes */
-    _Atomic uint64_t generation;  /* of `keys`; 0 = none yet */
-    _Atomic int64_t due_ns;       /* monotonic: when the next key is to be made */
+    pthread_mutex_t lock;          /* robust, shared between processes */
+    _Atomic uint64_t generation;   /* of `keys`; 0 = none yet */
+    _Atomic int64_t due_ns;        /* monotonic: when the next key is to be made */
     struct tls_ticket_key keys[2]; /* under lock: the present one, the one before */
 };
 
@@ -171,14 +171,18 @@ int tls_load(const char *path, struct err *e)
     }
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!object)
-        return err_set(e, "TLS cannot be used: %s; install OpenSSL 3 (Debian: libssl3), and Weir from "
-                          "a build with TLS", dlerror());
+        return err_set(e,
+                       "TLS cannot be used: %s; install OpenSSL 3 (Debian: libssl3), and Weir from "
+                       "a build with TLS",
+                       dlerror());
     const struct tls_lib *found = dlsym(object, TLS_LIB_SYMBOL);
     if (!found || strcmp(found->version, WEIR_VERSION) != 0 ||
         found->conf_bytes != sizeof(struct conf)) {
         dlclose(object);
-        return err_set(e, "TLS cannot be used: %s belongs to another version of Weir; install Weir "
-                          "again", path);
+        return err_set(e,
+                       "TLS cannot be used: %s belongs to another version of Weir; install Weir "
+                       "again",
+                       path);
     }
     lib = found;
     return 0;
@@ -187,8 +191,8 @@ int tls_load(const char *path, struct err *e)
 /* ---- contexts ---- */
 
 static struct {
-    const struct conf *conf;  /* whose; only compared */
-    struct tls_context *ctx;  /* owned, or NULL */
+    const struct conf *conf; /* whose; only compared */
+    struct tls_context *ctx; /* owned, or NULL */
 } prepared;
 
 static void warn(const char *text)

@@ -3,17 +3,17 @@
  *
  * OpenSSL stands in a shared object of its own, _tls.so beside the one that holds this file, which
  * is loaded when a certificate is configured and not before: a supervisor, and a server without
- * TLS, never map it (docs/decisions/0005-tls-is-loaded-when-needed.md). What it offers is one table,
- * struct tls_lib; what is declared below calls through that.
+ * TLS, never map it (docs/decisions/0005-tls-is-loaded-when-needed.md). What it offers is one
+ * table, struct tls_lib; what is declared below calls through that.
  *
- * Ciphertext goes in with tls_take, which gives plaintext; plaintext goes in with tls_seal, which gives
- * ciphertext; both append what has to be sent to a buffer of the caller. Nothing blocks.
+ * Ciphertext goes in with tls_take, which gives plaintext; plaintext goes in with tls_seal, which
+ * gives ciphertext; both append what has to be sent to a buffer of the caller. Nothing blocks.
  *
  * Errors:  struct err for certificates; a peer that misbehaves is TLS_FAILED with tls_reason.
  * Owner:   a context outlives its connections; both are owned by who made them.
- * Threads: one context and its connections belong to one loop (leader only). tls_load, tls_check and
- *          tls_ticket_keys_new: one thread, before the loop runs.
- * Source:  RFC 8446, RFC 5246; RFC 7301 (ALPN); RFC 6066 (SNI); RFC 5077 (tickets).
+ * Threads: one context and its connections belong to one loop (leader only). tls_load, tls_check
+ * and tls_ticket_keys_new: one thread, before the loop runs. Source:  RFC 8446, RFC 5246; RFC 7301
+ * (ALPN); RFC 6066 (SNI); RFC 5077 (tickets).
  */
 #ifndef WEIR_NET_TLS_H
 #define WEIR_NET_TLS_H
@@ -60,14 +60,15 @@ struct tls_ticket_key {
 /*
  * Make the keys that this process and all that are forked from it share, so that a session that
  * began with one worker goes on with any other. They change by time: TLS_TICKET_KEY_NS long new
- * tickets are made with a key, as long again it is accepted, then it is gone. They are in no file and
- * in no core dump. For the supervisor, before the first fork; without it each process makes its own.
- * Needs nothing of OpenSSL. Idempotent. 0 or -errno.
+ * tickets are made with a key, as long again it is accepted, then it is gone. They are in no file
+ * and in no core dump. For the supervisor, before the first fork; without it each process makes its
+ * own. Needs nothing of OpenSSL. Idempotent. 0 or -errno.
  */
 WEIR_MUST_USE int tls_ticket_keys_new(void);
 #define TLS_TICKET_KEY_NS (12LL * 3600 * 1000000000)
 
-/* [0] makes tickets, both open them. Valid until the next call. NULL: there are none (no memory). */
+/* [0] makes tickets, both open them. Valid until the next call. NULL: there are none (no memory).
+ */
 const struct tls_ticket_key *tls_ticket_keys(void);
 
 /* Let time pass, for tests: as if the keys were `ns` older. */
@@ -90,8 +91,8 @@ WEIR_MUST_USE int tls_context_new(struct tls_context **out, const struct conf *c
 void tls_context_free(struct tls_context **ctx);
 
 /*
- * Make the context that the next tls_context_new of the same conf returns: for a process that gives up
- * its privileges before it makes its server, as keys are often root's alone. 0 without TLS.
+ * Make the context that the next tls_context_new of the same conf returns: for a process that gives
+ * up its privileges before it makes its server, as keys are often root's alone. 0 without TLS.
  */
 WEIR_MUST_USE int tls_prepare(const struct conf *c, struct err *e);
 
@@ -104,8 +105,8 @@ WEIR_MUST_USE int tls_check(const struct conf *c, struct err *e);
 WEIR_MUST_USE struct tls *tls_new(struct tls_context *ctx);
 void tls_free(struct tls **t);
 
-/* The most that n bytes of ciphertext can become: what was kept of a record that was not complete goes
- * with them. */
+/* The most that n bytes of ciphertext can become: what was kept of a record that was not complete
+ * goes with them. */
 #define TLS_PLAIN_BYTES(n) ((n) + 18 * 1024)
 
 /*
@@ -136,8 +137,9 @@ struct tls_lib {
     const char *version; /* WEIR_VERSION that it was built from */
     size_t conf_bytes;   /* sizeof(struct conf) there */
     /* `warn`, may be NULL, is told what is wrong but not fatal. The rest as above. */
-    int (*context_new)(struct tls_context **out, const struct conf *c, void (*warn)(const char *text),
-                       const struct tls_ticket_key *(*keys)(void), struct err *e);
+    int (*context_new)(struct tls_context **out, const struct conf *c,
+                       void (*warn)(const char *text), const struct tls_ticket_key *(*keys)(void),
+                       struct err *e);
     void (*context_free)(struct tls_context **ctx);
     struct tls *(*make)(struct tls_context *ctx);
     void (*free)(struct tls **t);

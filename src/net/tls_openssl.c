@@ -1,6 +1,6 @@
 /*
- * tls_openssl: what tls.h promises, by OpenSSL 3. The only file that includes its headers, and the whole
- * of _tls.so beside a few functions of base.
+ * tls_openssl: what tls.h promises, by OpenSSL 3. The only file that includes its headers, and the
+ * whole of _tls.so beside a few functions of base.
  *
  * A connection has one BIO of our own kind, with no memory behind it: it reads from the ciphertext
  * that tls_take was given and writes to the buffer that the call was given. So a record is copied
@@ -8,8 +8,8 @@
  * holds no buffer at all (SSL_MODE_RELEASE_BUFFERS).
  *
  * Floods. A peer may send records that move no data: empty ones, warnings, KeyUpdates, requests to
- * renegotiate. OpenSSL ends the connection after 32 empty records or 5 warnings in a row; messages of the
- * handshake after its end are counted here, by reading (MESSAGES_PER_TAKE) and in all.
+ * renegotiate. OpenSSL ends the connection after 32 empty records or 5 warnings in a row; messages
+ * of the handshake after its end are counted here, by reading (MESSAGES_PER_TAKE) and in all.
  *
  * The error queue of OpenSSL belongs to the thread, which may run the application too: it is
  * cleared before each call, and left empty.
@@ -42,7 +42,8 @@ static const char GROUPS[] = "X25519:P-256:P-384";
 /* Ciphertext of a handshake, at most; with certificates of clients their chains come on top. */
 static const size_t HELLO_BYTES_MAX = 32 * 1024;
 static const size_t CHAIN_BYTES_MAX = 64 * 1024;
-/* Handshake messages behind the handshake: KeyUpdates, ClientHellos. An honest peer sends one in hours. */
+/* Handshake messages behind the handshake: KeyUpdates, ClientHellos. An honest peer sends one in
+ * hours. */
 static const unsigned MESSAGES_PER_TAKE = 16;
 static const unsigned MESSAGES_MAX = 1000;
 /* How long a session may be gone on with. Shorter where it stands for a client's certificate, which
@@ -73,8 +74,8 @@ struct tls {
     struct tls_context *ctx; /* lent */
     const char *src;         /* inside tls_take: ciphertext that was not read yet */
     size_t src_n;
-    struct buf *dst; /* inside a call: where ciphertext goes */
-    size_t seen;     /* bytes of the handshake */
+    struct buf *dst;                 /* inside a call: where ciphertext goes */
+    size_t seen;                     /* bytes of the handshake */
     unsigned messages, messages_all; /* of the handshake after its end: in this tls_take, in all */
     uint8_t state;                   /* enum tls_state */
     bool no_memory;                  /* dst could not grow */
@@ -137,7 +138,8 @@ static struct tls *of_ssl(const SSL *ssl)
     return SSL_get_app_data(ssl);
 }
 
-static void on_message(int written, int version, int type, const void *p, size_t n, SSL *ssl, void *arg)
+static void on_message(int written, int version, int type, const void *p, size_t n, SSL *ssl,
+                       void *arg)
 {
     (void)version;
     (void)p;
@@ -151,14 +153,15 @@ static void on_message(int written, int version, int type, const void *p, size_t
 }
 
 /* As nginx: a client that offers protocols, and none of them ours, is refused. */
-static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *in,
-                   unsigned n_in, void *arg)
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n_out,
+                   const unsigned char *in, unsigned n_in, void *arg)
 {
     (void)ssl;
     (void)arg;
     static const unsigned char OURS[] = "\x08http/1.1\x08http/1.0";
     unsigned char *found;
-    if (SSL_select_next_proto(&found, n_out, OURS, sizeof OURS - 1, in, n_in) != OPENSSL_NPN_NEGOTIATED)
+    if (SSL_select_next_proto(&found, n_out, OURS, sizeof OURS - 1, in, n_in) !=
+        OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     *out = found;
     return SSL_TLSEXT_ERR_OK;
@@ -223,7 +226,8 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
     }
     char digest[] = "SHA256";
     OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac, sizeof key->mac),
+        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac,
+                                          sizeof key->mac),
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
         OSSL_PARAM_construct_end(),
     };
@@ -299,8 +303,8 @@ static int read_file(const char *setting, const char *path, char **text, size_t 
         free(*text);
         *text = NULL;
     }
-    return err_set(e, "%s: cannot read '%.400s': %s; give a PEM file that the server may read", setting,
-                   path, strerror(bad));
+    return err_set(e, "%s: cannot read '%.400s': %s; give a PEM file that the server may read",
+                   setting, path, strerror(bad));
 }
 
 static int no_password(char *to, int room, int writing, void *asked)
@@ -313,11 +317,12 @@ static int no_password(char *to, int room, int writing, void *asked)
 }
 
 /* Tell what a certificate will do to clients, now that it is in use. */
-static void look_at(X509 *cert, const char *path, const struct conf_list *names, void (*warn)(const char *text))
+static void look_at(X509 *cert, const char *path, const struct conf_list *names,
+                    void (*warn)(const char *text))
 {
     char text[1024];
     const ASN1_TIME *end = X509_get0_notAfter(cert), *begin = X509_get0_notBefore(cert);
-    bool late = X509_cmp_current_time(end) < 0, early = X509_cmp_current_time(begin) > 0;
+    bool late = X509_cmp_current_time(end)<0, early = X509_cmp_current_time(begin)> 0;
     if (late || early) {
         char when[64] = "?";
         BIO *b = BIO_new(BIO_s_mem());
@@ -326,16 +331,18 @@ static void look_at(X509 *cert, const char *path, const struct conf_list *names,
             when[n > 0 ? n : 0] = '\0';
         }
         BIO_free(b);
-        snprintf(text, sizeof text, "the certificate in '%.400s' %s %s: clients will refuse it", path,
-                 late ? "expired on" : "is not valid before", when);
+        snprintf(text, sizeof text, "the certificate in '%.400s' %s %s: clients will refuse it",
+                 path, late ? "expired on" : "is not valid before", when);
         warn(text);
     }
     for (unsigned i = 0; names && i < names->n; i++) {
         char name[300];
         const char *item = names->items[i];
-        snprintf(name, sizeof name, "%s%s", *item == '*' ? "any" : "", *item == '*' ? item + 1 : item);
+        snprintf(name, sizeof name, "%s%s", *item == '*' ? "any" : "",
+                 *item == '*' ? item + 1 : item);
         if (X509_check_host(cert, name, 0, 0, NULL) != 1) {
-            snprintf(text, sizeof text, "the certificate in '%.400s' is not for the name %.256s", path, item);
+            snprintf(text, sizeof text, "the certificate in '%.400s' is not for the name %.256s",
+                     path, item);
             warn(text);
         }
     }
@@ -366,13 +373,14 @@ static int use_chain(SSL_CTX *ctx, const char *what, const char *path, BIO *pem,
             X509_free(next);
     }
     if (ok != 1)
-        return err_set(e, "%s: the certificates in '%.400s' cannot be used: %s", what, path, complaint());
+        return err_set(e, "%s: the certificates in '%.400s' cannot be used: %s", what, path,
+                       complaint());
     ERR_clear_error();
     return 0;
 }
 
-static int use_key(SSL_CTX *ctx, const char *what, const char *path, const char *cert_path, BIO *pem,
-                   struct err *e)
+static int use_key(SSL_CTX *ctx, const char *what, const char *path, const char *cert_path,
+                   BIO *pem, struct err *e)
 {
     bool asked = false;
     EVP_PKEY *key = PEM_read_bio_PrivateKey(pem, NULL, no_password, &asked);
@@ -380,11 +388,14 @@ static int use_key(SSL_CTX *ctx, const char *what, const char *path, const char 
         unsigned long last = ERR_peek_last_error();
         const char *why = complaint();
         if (asked)
-            return err_set(e, "%s: the key in '%.400s' is encrypted; give one without a passphrase", what,
-                           path);
+            return err_set(e, "%s: the key in '%.400s' is encrypted; give one without a passphrase",
+                           what, path);
         if (ERR_GET_REASON(last) == PEM_R_NO_START_LINE || strcmp(why, "unsupported") == 0)
-            return err_set(e, "%s: '%.400s' holds no private key in PEM form; name the file that has it "
-                              "with keyfile", what, path);
+            return err_set(
+                e,
+                "%s: '%.400s' holds no private key in PEM form; name the file that has it "
+                "with keyfile",
+                what, path);
         return err_set(e, "%s: '%.400s' holds no private key in PEM form: %s", what, path, why);
     }
     ERR_clear_error();
@@ -395,8 +406,9 @@ static int use_key(SSL_CTX *ctx, const char *what, const char *path, const char 
         return 0;
     const char *why = complaint();
     if (!same)
-        return err_set(e, "%s: the private key in '%.400s' does not belong to the certificate in '%.400s'",
-                       what, path, cert_path);
+        return err_set(
+            e, "%s: the private key in '%.400s' does not belong to the certificate in '%.400s'",
+            what, path, cert_path);
     return err_set(e, "%s: the private key in '%.400s' cannot be used: %s", what, path, why);
 }
 
@@ -425,8 +437,8 @@ static void pem_close(struct pem *p)
     *p = (struct pem){0};
 }
 
-static int use_pair(SSL_CTX *ctx, const char *cert_what, const char *cert_path, const char *key_what,
-                    const char *key_path, struct err *e)
+static int use_pair(SSL_CTX *ctx, const char *cert_what, const char *cert_path,
+                    const char *key_what, const char *key_path, struct err *e)
 {
     struct pem pem;
     int rc = pem_open(&pem, cert_what, cert_path, e);
@@ -461,10 +473,14 @@ static int use_authorities(SSL_CTX *ctx, const char *path, EVP_MD_CTX *digest, s
         n++;
     }
     if (!rc && !n)
-        rc = err_set(e, "ca-certs: '%.400s' holds no certificate in PEM form; give those of the authorities "
-                        "that sign your clients' certificates", path);
+        rc = err_set(
+            e,
+            "ca-certs: '%.400s' holds no certificate in PEM form; give those of the authorities "
+            "that sign your clients' certificates",
+            path);
     if (!rc && (bad || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE))
-        rc = err_set(e, "ca-certs: the certificates in '%.400s' cannot be used: %s", path, complaint());
+        rc = err_set(e, "ca-certs: the certificates in '%.400s' cannot be used: %s", path,
+                     complaint());
     if (!rc)
         EVP_DigestUpdate(digest, pem.text, pem.n);
     ERR_clear_error();
@@ -505,7 +521,8 @@ static SSL_CTX *ctx_new(const struct tls_context *t, const struct conf *c, struc
         ERR_clear_error();
     if (SSL_CTX_set_cipher_list(ctx, *c->ciphers ? c->ciphers : CIPHERS) != 1) {
         ERR_clear_error();
-        err_set(e, "ciphers: '%.400s' names no cipher that OpenSSL has; see `openssl ciphers -v`", c->ciphers);
+        err_set(e, "ciphers: '%.400s' names no cipher that OpenSSL has; see `openssl ciphers -v`",
+                c->ciphers);
         SSL_CTX_free(ctx);
         return NULL;
     }
@@ -544,18 +561,24 @@ static int add_names(struct tls_context *t, const struct conf_tls_host *host, SS
 static int use_client_rules(struct tls_context *t, const struct conf *c, struct err *e)
 {
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
-    int rc = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1 ? 0 : err_set(e, "out of memory");
+    int rc = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1
+                 ? 0
+                 : err_set(e, "out of memory");
     bool optional = strcmp(c->cert_reqs, "optional") == 0;
     bool asks = optional || strcmp(c->cert_reqs, "required") == 0;
     if (!rc && asks && !*c->ca_certs)
-        rc = err_set(e, "cert-reqs %s needs ca-certs: the certificates of the authorities that sign your "
-                        "clients' certificates", c->cert_reqs);
+        rc = err_set(
+            e,
+            "cert-reqs %s needs ca-certs: the certificates of the authorities that sign your "
+            "clients' certificates",
+            c->cert_reqs);
     if (!rc && *c->ca_certs)
         rc = use_authorities(t->ctxs[0], c->ca_certs, digest, e);
     if (!rc && asks) {
         t->hello_max += CHAIN_BYTES_MAX;
         SSL_CTX_set_verify(t->ctxs[0],
-                           optional ? SSL_VERIFY_PEER : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+                           optional ? SSL_VERIFY_PEER
+                                    : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
                            optional ? on_verify_any : NULL);
     }
     /* A client that asks for another name keeps these rules, but looks for authorities in that
@@ -573,7 +596,8 @@ static int use_client_rules(struct tls_context *t, const struct conf *c, struct 
     return rc;
 }
 
-static int fill(struct tls_context *t, const struct conf *c, void (*warn)(const char *text), struct err *e)
+static int fill(struct tls_context *t, const struct conf *c, void (*warn)(const char *text),
+                struct err *e)
 {
     unsigned n_names = 0;
     for (unsigned i = 0; i < c->n_tls_hosts; i++)
@@ -614,8 +638,8 @@ static int fill(struct tls_context *t, const struct conf *c, void (*warn)(const 
     for (unsigned i = 0; i < c->n_tls_hosts; i++, k++) {
         const struct conf_tls_host *h = &c->tls_hosts[i];
         bool one = !h->keyfile || !*h->keyfile;
-        if (use_pair(t->ctxs[k], "tls: certfile", h->certfile, one ? "tls: certfile" : "tls: keyfile",
-                     one ? h->certfile : h->keyfile, e))
+        if (use_pair(t->ctxs[k], "tls: certfile", h->certfile,
+                     one ? "tls: certfile" : "tls: keyfile", one ? h->certfile : h->keyfile, e))
             return -1;
         if (warn)
             look_at(SSL_CTX_get0_certificate(t->ctxs[k]), h->certfile, &h->names, warn);
@@ -641,10 +665,12 @@ static void context_free(struct tls_context **ctx)
     free(t);
 }
 
-static int context_new(struct tls_context **out, const struct conf *c, void (*warn)(const char *text),
-                       const struct tls_ticket_key *(*keys)(void), struct err *e)
+static int context_new(struct tls_context **out, const struct conf *c,
+                       void (*warn)(const char *text), const struct tls_ticket_key *(*keys)(void),
+                       struct err *e)
 {
-    /* The process may end while threads of the application still run: nothing is torn down under them. */
+    /* The process may end while threads of the application still run: nothing is torn down under
+     * them. */
     OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL);
     ERR_clear_error();
     struct tls_context *t = calloc(1, sizeof *t);
@@ -706,7 +732,8 @@ static enum tls_state fail_by_openssl(struct tls *t)
     const char *text = code ? ERR_reason_error_string(code) : NULL;
     if (t->no_memory)
         return fail(t, "out of memory");
-    if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL &&
+        ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         snprintf(t->why, sizeof t->why, "the client's certificate was refused: %s",
                  X509_verify_cert_error_string(SSL_get_verify_result(t->ssl)));
         return fail(t, t->why);

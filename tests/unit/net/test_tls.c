@@ -1,6 +1,6 @@
 /*
- * tls: the glue between bytes and records, and the keys of tickets, against a client of OpenSSL that
- * stands in memory too. So splits, cuts and floods are exact.
+ * tls: the glue between bytes and records, and the keys of tickets, against a client of OpenSSL
+ * that stands in memory too. So splits, cuts and floods are exact.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,7 +31,8 @@ static void write_pem(char *path, EVP_PKEY *key, X509 *cert)
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     FILE *f = fdopen(fd, "w");
-    assert_true(cert ? PEM_write_X509(f, cert) : PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL));
+    assert_true(cert ? PEM_write_X509(f, cert)
+                     : PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL));
     fclose(f);
 }
 
@@ -53,8 +54,12 @@ static int make_files(void **state)
     write_pem(g_key, key, NULL);
     X509_free(cert);
     EVP_PKEY_free(key);
-    g_conf = (struct conf){.certfile = g_cert, .keyfile = g_key, .ca_certs = "", .cert_reqs = "none",
-                           .ciphers = "", .tls_min = "1.2"};
+    g_conf = (struct conf){.certfile = g_cert,
+                           .keyfile = g_key,
+                           .ca_certs = "",
+                           .cert_reqs = "none",
+                           .ciphers = "",
+                           .tls_min = "1.2"};
     struct err e = {{0}};
     int rc = tls_load(WEIR_TLS_LIBRARY, &e);
     if (rc)
@@ -93,7 +98,8 @@ static void pair_init(struct pair *p, int version)
     p->client_ctx = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_min_proto_version(p->client_ctx, version);
     SSL_CTX_set_max_proto_version(p->client_ctx, version);
-    SSL_CTX_set_session_cache_mode(p->client_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_set_session_cache_mode(p->client_ctx,
+                                   SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     p->client = SSL_new(p->client_ctx);
     p->to_client = BIO_new(BIO_s_mem());
     p->from_client = BIO_new(BIO_s_mem());
@@ -116,7 +122,8 @@ static void pair_fini(struct pair *p)
     ERR_clear_error();
 }
 
-/* Give the server p[0..n), from memory of exactly that size, and room of exactly what it may fill. */
+/* Give the server p[0..n), from memory of exactly that size, and room of exactly what it may fill.
+ */
 static enum tls_state give(struct pair *p, const char *bytes, size_t n)
 {
     char *copy = malloc(n ? n : 1), *room = malloc(TLS_PLAIN_BYTES(n));
@@ -136,7 +143,8 @@ static enum tls_state client_to_server(struct pair *p, size_t step)
     char bytes[70000];
     enum tls_state state = tls_state(p->server);
     int n;
-    while ((n = BIO_read(p->from_client, bytes, (int)(step < sizeof bytes ? step : sizeof bytes))) > 0)
+    while ((n = BIO_read(p->from_client, bytes, (int)(step < sizeof bytes ? step : sizeof bytes))) >
+           0)
         state = give(p, bytes, (size_t)n);
     return state;
 }
@@ -162,7 +170,9 @@ static void shake(struct pair *p, size_t step)
 }
 
 static const int VERSIONS[] = {TLS1_2_VERSION, TLS1_3_VERSION};
-#define EACH_VERSION(v) for (unsigned v##_i = 0; v##_i < 2; v##_i++) for (int v = VERSIONS[v##_i]; v; v = 0)
+#define EACH_VERSION(v)                                                                            \
+    for (unsigned v##_i = 0; v##_i < 2; v##_i++)                                                   \
+        for (int v = VERSIONS[v##_i]; v; v = 0)
 
 /* ---- bytes ---- */
 
@@ -170,28 +180,29 @@ static void handshake_and_data_may_come_in_pieces_of_any_size(void **state)
 {
     (void)state;
     EACH_VERSION(version)
-        for (size_t step = 1; step < 700; step += step < 8 ? 1 : 61) {
-            struct pair p;
-            pair_init(&p, version);
-            shake(&p, step);
-            assert_int_equal(SSL_write(p.client, "question", 8), 8);
-            assert_int_equal(client_to_server(&p, step), TLS_OPEN);
-            assert_int_equal(p.plain.n, 8);
-            assert_memory_equal(p.plain.p, "question", 8);
-            assert_int_equal(tls_seal(p.server, "answer", 6, &p.cipher), 0);
-            server_to_client(&p);
-            char got[16];
-            assert_int_equal(SSL_read(p.client, got, sizeof got), 6);
-            assert_memory_equal(got, "answer", 6);
-            pair_fini(&p);
-        }
+    for (size_t step = 1; step < 700; step += step < 8 ? 1 : 61) {
+        struct pair p;
+        pair_init(&p, version);
+        shake(&p, step);
+        assert_int_equal(SSL_write(p.client, "question", 8), 8);
+        assert_int_equal(client_to_server(&p, step), TLS_OPEN);
+        assert_int_equal(p.plain.n, 8);
+        assert_memory_equal(p.plain.p, "question", 8);
+        assert_int_equal(tls_seal(p.server, "answer", 6, &p.cipher), 0);
+        server_to_client(&p);
+        char got[16];
+        assert_int_equal(SSL_read(p.client, got, sizeof got), 6);
+        assert_memory_equal(got, "answer", 6);
+        pair_fini(&p);
+    }
 }
 
 /* A handshake cut at each byte is no success, and nothing of it is plaintext. */
 static void handshake_that_stops_anywhere_stays_a_handshake(void **state)
 {
     (void)state;
-    EACH_VERSION(version) {
+    EACH_VERSION(version)
+    {
         struct pair p;
         pair_init(&p, version);
         SSL_do_handshake(p.client);
@@ -222,7 +233,8 @@ static void large_amounts_go_both_ways(void **state)
     static char data[300000];
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (char)(i * 2654435761u >> 13);
-    EACH_VERSION(version) {
+    EACH_VERSION(version)
+    {
         struct pair p;
         pair_init(&p, version);
         shake(&p, 65536);
@@ -275,31 +287,31 @@ static void changed_bytes_are_noticed(void **state)
 {
     (void)state;
     EACH_VERSION(version)
-        for (int at = 0; at < 30; at++) {
-            struct pair p;
-            pair_init(&p, version);
-            shake(&p, 65536);
-            assert_int_equal(SSL_write(p.client, "question", 8), 8);
-            char bytes[200];
-            int n = BIO_read(p.from_client, bytes, sizeof bytes);
-            if (at >= n) {
-                pair_fini(&p);
-                continue;
-            }
-            bytes[at] ^= 0x40;
-            enum tls_state s = give(&p, bytes, (size_t)n);
-            /* A longer length only lets it wait. */
-            assert_true(s == TLS_FAILED || (s == TLS_OPEN && (at == 3 || at == 4)));
-            assert_int_equal(p.plain.n, 0);
-            if (s == TLS_FAILED) {
-                assert_non_null(tls_reason(p.server));
-                assert_int_equal(give(&p, bytes, (size_t)n), TLS_FAILED);
-                size_t alert = p.cipher.n;
-                assert_int_equal(tls_seal(p.server, "secret", 6, &p.cipher), -EPROTO);
-                assert_int_equal(p.cipher.n, alert);
-            }
+    for (int at = 0; at < 30; at++) {
+        struct pair p;
+        pair_init(&p, version);
+        shake(&p, 65536);
+        assert_int_equal(SSL_write(p.client, "question", 8), 8);
+        char bytes[200];
+        int n = BIO_read(p.from_client, bytes, sizeof bytes);
+        if (at >= n) {
             pair_fini(&p);
+            continue;
         }
+        bytes[at] ^= 0x40;
+        enum tls_state s = give(&p, bytes, (size_t)n);
+        /* A longer length only lets it wait. */
+        assert_true(s == TLS_FAILED || (s == TLS_OPEN && (at == 3 || at == 4)));
+        assert_int_equal(p.plain.n, 0);
+        if (s == TLS_FAILED) {
+            assert_non_null(tls_reason(p.server));
+            assert_int_equal(give(&p, bytes, (size_t)n), TLS_FAILED);
+            size_t alert = p.cipher.n;
+            assert_int_equal(tls_seal(p.server, "secret", 6, &p.cipher), -EPROTO);
+            assert_int_equal(p.cipher.n, alert);
+        }
+        pair_fini(&p);
+    }
 }
 
 /* ---- floods ---- */
@@ -476,8 +488,9 @@ static void check_says_what_is_wrong(void **state)
     assert_int_equal(tls_check(&off, &e), 0);
     assert_int_equal(tls_check(&g_conf, &e), 0);
     assert_int_equal(tls_check(&bad, &e), -1);
-    assert_string_equal(e.text, "keyfile: cannot read '/nowhere/key.pem': No such file or directory; give a PEM "
-                                "file that the server may read");
+    assert_string_equal(
+        e.text, "keyfile: cannot read '/nowhere/key.pem': No such file or directory; give a PEM "
+                "file that the server may read");
 }
 
 /* ---- tickets ---- */
@@ -521,7 +534,8 @@ static void forget_session(void)
 static void tickets_open_in_their_own_and_in_the_next_period(void **state)
 {
     (void)state;
-    EACH_VERSION(version) {
+    EACH_VERSION(version)
+    {
         forget_session();
         assert_false(connect_once(version));
         assert_true(connect_once(version));
