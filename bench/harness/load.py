@@ -1,7 +1,9 @@
 """Start load generators on their core and read their results."""
 import json
 import os
+import re
 import subprocess
+import time
 
 from . import machine, proc
 
@@ -17,10 +19,10 @@ def _pin(argv, core):
     return argv if core is None else ['/usr/bin/taskset', '-c', str(core)] + argv
 
 
-def wrk(port, seconds, connections=64, depth=1, post=False, core=None, path='/'):
+def wrk(port, seconds, connections=64, depth=1, post=False, core=None, path='/', tls=False):
     """One thread of wrk. Returns rps, percentiles in ms, errors and wrk's own CPU share."""
     argv = ['/usr/bin/wrk', '-t1', f'-c{connections}', f'-d{seconds}s', '--timeout', '5s',
-            '-s', os.path.join(HERE, 'load.lua'), f'http://127.0.0.1:{port}/', '--',
+            '-s', os.path.join(HERE, 'load.lua'), f'http{"s" if tls else ""}://127.0.0.1:{port}/', '--',
             f'depth={depth}', f'path={path}']
     if post:
         argv.append(f'body={BODY}')
@@ -45,6 +47,34 @@ def wrk(port, seconds, connections=64, depth=1, post=False, core=None, path='/')
     return {'rps': round(got['requests'] / took, 1), 'mb_s': round(got['bytes'] / took / 1e6, 1), 'requests': got['requests'],
             'p50_ms': got['p50_us'] / 1e3, 'p99_ms': got['p99_us'] / 1e3,
             'max_ms': got['max_us'] / 1e3, 'errors': errors, 'wrk_cores': round(used / took, 3)}
+
+
+def handshakes(port, seconds, processes, core=None):
+    """`openssl s_time`: one whole TLS handshake after the other, in so many processes. Returns how many a
+    second, and the share of a core that the clients used."""
+    argv = ['/usr/bin/openssl', 's_time', '-connect', f'127.0.0.1:{port}', '-new', '-time',
+            str(seconds)]
+    before, begin = os.times(), time.monotonic()
+    children = [proc.start(_pin(argv, core), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           stdin=subprocess.DEVNULL, text=True) for _ in range(processes)]
+    total, longest = 0, 0.0
+    try:
+        for child in children:
+            try:
+                text, _ = child.communicate(timeout=seconds + 15)
+            except subprocess.TimeoutExpired:
+                raise LoadError('openssl s_time did not end') from None
+            longest = max(longest, time.monotonic() - begin)
+            found = re.search(r'^(\d+) connections in \d+ real seconds', text, re.M)
+            if not found:
+                raise LoadError(f'openssl s_time: {text.strip()[-300:]}')
+            total += int(found[1])
+    finally:
+        for child in children:
+            proc.stop(child)
+    used = sum(b - a for a, b in zip(before[2:4], os.times()[2:4]))
+    return {'per_s': round(total / longest, 1), 'handshakes': total,
+            'client_cores': round(used / longest, 3)}
 
 
 class Client:

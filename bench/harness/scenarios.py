@@ -246,7 +246,7 @@ class Static(Throughput):
             with open(name, 'wb') as file:
                 file.write(os.urandom(self.size))
         with self.serve(ctx, c) as server:
-            status, body = servers.get(server.port, self.path)
+            status, body = servers.get(server.port, self.path, tls=isinstance(self, Tls))
             if status != 200 or len(body) != self.size:
                 raise load.LoadError(f'unexpected answer: {status}, {len(body)} bytes')
             return self.drive(ctx, server)
@@ -259,6 +259,92 @@ class StaticSmall(Static):
     name, path, size = 'static-4k', '/files/4k.bin', 4096
     title = '4 KiB static file'
     text = 'wrk, 64 connections, a file of 4 KiB that lies in memory.'
+
+
+# --- TLS ---------------------------------------------------------------------------------------
+
+
+class Tls(Static):
+    name, app, path = 'tls', 'big:app', '/files/1m.bin'
+    title = 'answer of 1 MiB over TLS 1.3'
+    text = 'wrk, 64 connections, 1 MiB, ECDSA P-256, AES-256-GCM; one worker on one core, wrk on the other.'
+    est_s = (75, 15)
+    notes = ('wrk has to open what the server seals, so it fills its own core first: the server\'s '
+             'rate for a whole core stands beside it.',)
+    columns = (('mb_s', 'MB/s', '{:,.0f}'), ('mb_core', 'MB per second of the server\'s core', '{:,.0f}'),
+               ('p50_ms', 'p50 ms', '{:.2f}'), ('server_cores', 'server core', '{:.0%}'),
+               ('wrk_cores', 'wrk core', '{:.0%}'))
+    headline = 'mb_core'
+
+    def contenders(self, ctx):
+        pem, key = servers.certificate('ecdsa', ctx.tmp)
+        tls = ('--certfile', pem, '--keyfile', key)
+        return [Contender('weir', 'Weir, from Python', 'weir', extra=tls),
+                Contender('weir-static', 'Weir --static', 'weir',
+                          extra=(*tls, '--static', f'/files={ctx.tmp}/files')),
+                Contender('nginx', 'nginx, a file', 'nginx', extra=('ecdsa',))]
+
+    def serve(self, ctx, c, **more):
+        return super().serve(ctx, c, tls=True, **more)
+
+    def drive(self, ctx, server):
+        core = self.load_core(ctx)
+        load.wrk(server.port, 1, path=self.path, core=core, tls=True)  # warm
+        with machine.Watch(server.pid) as watch:
+            got = load.wrk(server.port, ctx.seconds, path=self.path, core=core, tls=True)
+        figures = watch.record()
+        got['mb_core'] = round(got['mb_s'] / max(watch.server_cpu, 0.01), 1)
+        bad = sum(got['errors'].values())
+        if bad > got['requests'] / 1000:
+            got['note'] = f'errors: {got["errors"]}'
+        return {**got, **figures}
+
+    def criteria(self, r):
+        return [r.versus('Weir, from Python / nginx, for a core', 'weir', 'nginx', 'mb_core', 0.8),
+                r.versus('Weir --static / nginx, for a core', 'weir-static', 'nginx', 'mb_core', 0.8),
+                r.versus('Weir, from Python / nginx, as it came', 'weir', 'nginx', 'mb_s', 0.8)]
+
+
+class Handshakes(Scenario):
+    name, app = 'tls-handshakes', 'hello:app'
+    title = 'TLS 1.3 handshakes'
+    text = 'Whole handshakes, each on a connection of its own, by three processes of openssl s_time; ' \
+           'RSA 2048 and ECDSA P-256. One worker on one core, the clients on the other.'
+    est_s = (110, 20)
+    headline = 'rsa_core'
+    notes = ('A client of ECDSA works longer than its server, so the clients fill their core first: the '
+             'server\'s rate for a whole core stands beside what came about.',)
+    columns = (('rsa_s', 'RSA a second', '{:,.0f}'), ('rsa_core', 'RSA per second of the server\'s core', '{:,.0f}'),
+               ('ecdsa_s', 'ECDSA a second', '{:,.0f}'),
+               ('ecdsa_core', 'ECDSA per second of the server\'s core', '{:,.0f}'))
+
+    def contenders(self, ctx):
+        return [Contender('weir', 'Weir', 'weir'), Contender('nginx', 'nginx', 'nginx')]
+
+    def sample(self, ctx, c):
+        out = {'busy': False}
+        for key in servers.KEYS:
+            pem, private = servers.certificate(key, ctx.tmp)
+            extra = (key,) if c.kind == 'nginx' else ('--certfile', pem, '--keyfile', private)
+            with self.serve(ctx, c, extra=extra, tls=True) as server:
+                load.handshakes(server.port, 1, 1, self.load_core(ctx))  # warm
+                with machine.Watch(server.pid) as watch:
+                    got = load.handshakes(server.port, ctx.seconds, 3, self.load_core(ctx))
+            figures = watch.record()
+            per_core = got['handshakes'] / watch.wall_s / max(watch.server_cpu, 0.01)
+            out.update({f'{key}_s': got['per_s'], f'{key}_core': round(per_core, 1),
+                        f'{key}_server_cores': figures['server_cores'],
+                        f'{key}_client_cores': got['client_cores']})
+            busy = out['busy'] or figures['busy']
+            out.update({k: max(v, out.get(k, 0)) for k, v in figures.items() if k != 'server_cores'})
+            out['busy'] = busy
+        return out
+
+    def criteria(self, r):
+        return [r.versus('Weir / nginx, RSA, for a core', 'weir', 'nginx', 'rsa_core', 0.8),
+                r.versus('Weir / nginx, ECDSA, for a core', 'weir', 'nginx', 'ecdsa_core', 0.8),
+                r.versus('Weir / nginx, RSA, as it came', 'weir', 'nginx', 'rsa_s', 0.8),
+                r.versus('Weir / nginx, ECDSA, as it came', 'weir', 'nginx', 'ecdsa_s', 0.8)]
 
 
 class JsonEcho(Throughput):
@@ -793,5 +879,5 @@ class Rss(Scenario):
         return [growth]
 
 
-ALL = [cls() for cls in (Hello, Pipelined, Static, StaticSmall, Instructions, JsonEcho, FlaskHello, Slow200, Slow2000,
+ALL = [cls() for cls in (Hello, Pipelined, Static, StaticSmall, Tls, Handshakes, Instructions, JsonEcho, FlaskHello, Slow200, Slow2000,
                          Board, Idle, Dribble, Dribble5000, Busy, Rss)]

@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import time
 
@@ -25,7 +26,8 @@ http {{
     default_type text/plain;
     sendfile on; tcp_nopush on;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} {tls} backlog=4096;
+        {certificate}
         location / {{ return 200 "hello world\\n"; }}
         location /files/ {{ root {tmp}; }}
     }}
@@ -35,6 +37,21 @@ http {{
 
 class StartError(Exception):
     pass
+
+
+KEYS = {'rsa': ['RSA', '-pkeyopt', 'rsa_keygen_bits:2048'],
+        'ecdsa': ['EC', '-pkeyopt', 'ec_paramgen_curve:P-256']}
+
+
+def certificate(key, tmp):
+    """(certificate, key) of one of KEYS as files, made once in a run."""
+    pem, private = (os.path.join(tmp, f'{key}.{end}') for end in ('pem', 'key'))
+    if not os.path.exists(pem):
+        for argv in (['genpkey', '-algorithm', *KEYS[key], '-out', private],
+                     ['req', '-x509', '-key', private, '-subj', '/CN=localhost', '-days', '7',
+                      '-out', pem]):
+            subprocess.run(['/usr/bin/openssl', *argv], check=True, capture_output=True, timeout=60)
+    return pem, private
 
 
 def free_port():
@@ -79,9 +96,14 @@ def _flask(port, app, threads, extra, tmp):
 
 
 def _nginx(port, app, threads, extra, tmp):
+    # extra: nothing, or the key of certificate(), for TLS with everything else as nginx has it.
     path = os.path.join(tmp, 'nginx.conf')
+    tls = lines = ''
+    if extra:
+        pem, key = certificate(extra[0], tmp)
+        tls, lines = 'ssl', f'ssl_certificate {pem}; ssl_certificate_key {key};'
     with open(path, 'w') as file:
-        file.write(NGINX_CONF.format(port=port, tmp=tmp))
+        file.write(NGINX_CONF.format(port=port, tmp=tmp, tls=tls, certificate=lines))
     return ['/usr/sbin/nginx', '-c', path, '-p', tmp]
 
 
@@ -150,9 +172,12 @@ def shown(argv, port, tmp):
     return ' '.join(out)
 
 
-def get(port, path='/', timeout=2.0):
+def get(port, path='/', timeout=2.0, tls=False):
     """(status, body) of one GET on a fresh connection."""
     conn = http.client.HTTPConnection('127.0.0.1', port, timeout=timeout)
+    if tls:
+        conn = http.client.HTTPSConnection('127.0.0.1', port, timeout=timeout,
+                                           context=ssl._create_unverified_context())
     try:
         conn.request('GET', path)
         answer = conn.getresponse()
@@ -161,13 +186,13 @@ def get(port, path='/', timeout=2.0):
         conn.close()
 
 
-def wait_ready(child, port, path, limit_s, log):
+def wait_ready(child, port, path, limit_s, log, tls=False):
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if child.poll() is not None:
             break
         try:
-            status, _ = get(port, path)
+            status, _ = get(port, path, tls=tls)
             if status == 200:
                 return
         except (OSError, http.client.HTTPException):
@@ -181,7 +206,7 @@ def wait_ready(child, port, path, limit_s, log):
 
 @contextlib.contextmanager
 def running(kind, app, tmp, threads=None, extra=(), core=None, env=None, cwd=APPS, ready='/',
-            prefix=(), limit_s=15.0, grace_s=3.0):
+            prefix=(), limit_s=15.0, grace_s=3.0, tls=False):
     """Start the server on a free port, wait until `ready` answers 200, end it afterwards."""
     port = free_port()
     argv = KINDS[kind][1](port, app, threads, list(extra), tmp)
@@ -193,7 +218,7 @@ def running(kind, app, tmp, threads=None, extra=(), core=None, env=None, cwd=APP
         child = proc.start(argv, cwd=cwd, env=environment(tmp, env), stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log)
         try:
-            wait_ready(child, port, ready, limit_s, log)
+            wait_ready(child, port, ready, limit_s, log, tls)
             yield Server(child, port, command)
         finally:
             proc.stop(child, grace_s)
