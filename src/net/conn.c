@@ -19,6 +19,11 @@ static const size_t CONN_KEEP_BYTES = 0;
 static const size_t CONN_SEAL_BYTES = 64 * 1024;
 /* What the frames of its records take, generously. */
 static const size_t CONN_FRAME_BYTES = 512;
+/* So much of an answer goes in small records, of which a client can use the first while the rest is on its
+ * way: what TCP sends at once, after a pause, is about one large record. */
+static const uint32_t CONN_SMALL_BYTES = 64 * 1024;
+/* After a pause of this TCP begins anew with few segments (RFC 6298: a retransmission timeout is at least a second). */
+static const uint64_t CONN_PAUSE_MS = 1000;
 /* Plaintext that one connection may have sealed in a turn before others get theirs. */
 static const size_t CONN_SEAL_BYTES_TURN = 1024 * 1024;
 /* The largest buffer kept for the next ciphertext: one sealing, and its records' frames. */
@@ -386,10 +391,18 @@ static int seal_piece(struct conn *c)
 {
     size_t left = c->out.n - c->out_off;
     size_t n = left < CONN_SEAL_BYTES ? left : CONN_SEAL_BYTES;
+    uint64_t now = loop_now_ms(c->pool->loop);
+    if (now - c->sealed_ms >= CONN_PAUSE_MS)
+        c->sealed = 0;
+    bool small = c->sealed < CONN_SMALL_BYTES;
+    if (small && n > CONN_SMALL_BYTES - c->sealed)
+        n = CONN_SMALL_BYTES - c->sealed;
+    c->sealed += small ? (uint32_t)n : 0;
+    c->sealed_ms = now;
     cipher_borrow(c);
     int rc = buf_reserve(&c->cipher, n + CONN_FRAME_BYTES);
     if (!rc)
-        rc = tls_seal(c->tls, c->out.p + c->out_off, n, &c->cipher);
+        rc = tls_seal(c->tls, c->out.p + c->out_off, n, small, &c->cipher);
     c->out_off += n;
     if (c->out_off == c->out.n)
         c->out.n = c->out_off = 0;

@@ -70,6 +70,8 @@ struct conn {
     struct tls_context *tls_ctx; /* lent; NULL = plain */
     struct tls *tls;         /* owned; NULL before the first byte */
     struct buf cipher;       /* ciphertext to be written; empty while the connection idles */
+    uint64_t sealed_ms;      /* loop time when something was sealed last */
+    uint32_t sealed;         /* bytes since the last pause, at most CONN_SMALL_BYTES */
     uint8_t list;            /* of the armed deadline */
     bool reading : 1;
     bool eof : 1;            /* FIN received */

@@ -257,9 +257,9 @@ enum tls_state tls_take(struct tls *t, const char *p, size_t n, char *plain, siz
     return lib->take(t, p, n, plain, n_plain, out);
 }
 
-int tls_seal(struct tls *t, const char *p, size_t n, struct buf *out)
+int tls_seal(struct tls *t, const char *p, size_t n, bool small, struct buf *out)
 {
-    return lib->seal(t, p, n, out);
+    return lib->seal(t, p, n, small, out);
 }
 
 void tls_bye(struct tls *t, struct buf *out)

@@ -117,8 +117,11 @@ void tls_free(struct tls **t);
 WEIR_MUST_USE enum tls_state tls_take(struct tls *t, const char *p, size_t n, char *plain,
                                       size_t *n_plain, struct buf *out);
 
-/* Append p[0..n) as records to `out`. Only after the handshake. 0, -ENOMEM, or -EPROTO. */
-WEIR_MUST_USE int tls_seal(struct tls *t, const char *p, size_t n, struct buf *out);
+/* Append p[0..n) as records to `out`, of at most 16 KiB each, or of TLS_SMALL_BYTES with `small`: a
+ * client can use nothing of a record before it has all of it. Only after the handshake. 0, -ENOMEM,
+ * or -EPROTO. */
+WEIR_MUST_USE int tls_seal(struct tls *t, const char *p, size_t n, bool small, struct buf *out);
+#define TLS_SMALL_BYTES 4096
 
 /* Append our close_notify. */
 void tls_bye(struct tls *t, struct buf *out);
@@ -145,7 +148,7 @@ struct tls_lib {
     void (*free)(struct tls **t);
     enum tls_state (*take)(struct tls *t, const char *p, size_t n, char *plain, size_t *n_plain,
                            struct buf *out);
-    int (*seal)(struct tls *t, const char *p, size_t n, struct buf *out);
+    int (*seal)(struct tls *t, const char *p, size_t n, bool small, struct buf *out);
     void (*bye)(struct tls *t, struct buf *out);
     enum tls_state (*state)(const struct tls *t);
     const char *(*reason)(const struct tls *t);

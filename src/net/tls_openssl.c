@@ -79,6 +79,7 @@ struct tls {
     unsigned messages, messages_all; /* of the handshake after its end: in this tls_take, in all */
     uint8_t state;                   /* enum tls_state */
     bool no_memory;                  /* dst could not grow */
+    bool small;                      /* records are small now */
     bool facts_known;
     const char *reason; /* literal, OpenSSL's literal, or why */
     struct tls_facts facts;
@@ -800,12 +801,18 @@ static enum tls_state take(struct tls *t, const char *p, size_t n, char *plain, 
     return t->state;
 }
 
-static int seal(struct tls *t, const char *p, size_t n, struct buf *out)
+static int seal(struct tls *t, const char *p, size_t n, bool small, struct buf *out)
 {
     size_t done = 0;
     if (t->state != TLS_OPEN && t->state != TLS_ENDED)
         return -EPROTO;
     ERR_clear_error();
+    if (t->small != small) {
+        t->small = small;
+        long n_max = small ? TLS_SMALL_BYTES : SSL3_RT_MAX_PLAIN_LENGTH;
+        SSL_set_max_send_fragment(t->ssl, n_max);
+        SSL_set_split_send_fragment(t->ssl, n_max); /* the one above only makes it smaller */
+    }
     t->dst = out;
     int rc = SSL_write_ex(t->ssl, p, n, &done);
     t->dst = NULL;

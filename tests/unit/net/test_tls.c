@@ -188,7 +188,7 @@ static void handshake_and_data_may_come_in_pieces_of_any_size(void **state)
         assert_int_equal(client_to_server(&p, step), TLS_OPEN);
         assert_int_equal(p.plain.n, 8);
         assert_memory_equal(p.plain.p, "question", 8);
-        assert_int_equal(tls_seal(p.server, "answer", 6, &p.cipher), 0);
+        assert_int_equal(tls_seal(p.server, "answer", 6, false, &p.cipher), 0);
         server_to_client(&p);
         char got[16];
         assert_int_equal(SSL_read(p.client, got, sizeof got), 6);
@@ -217,7 +217,7 @@ static void handshake_that_stops_anywhere_stays_a_handshake(void **state)
             assert_int_equal(tls_take(t, hello, (size_t)k, room, &got, &out), TLS_HANDSHAKE);
             assert_int_equal(got, 0);
             assert_int_equal(out.n, 0);
-            assert_int_equal(tls_seal(t, "x", 1, &out), -EPROTO);
+            assert_int_equal(tls_seal(t, "x", 1, false, &out), -EPROTO);
             assert_int_equal(out.n, 0);
             tls_bye(t, &out);
             assert_int_equal(out.n, 0);
@@ -242,7 +242,7 @@ static void large_amounts_go_both_ways(void **state)
         assert_int_equal(client_to_server(&p, 65536), TLS_OPEN);
         assert_int_equal(p.plain.n, sizeof data);
         assert_memory_equal(p.plain.p, data, sizeof data);
-        assert_int_equal(tls_seal(p.server, data, sizeof data, &p.cipher), 0);
+        assert_int_equal(tls_seal(p.server, data, sizeof data, false, &p.cipher), 0);
         assert_true(p.cipher.n < sizeof data + 19 * 64);
         server_to_client(&p);
         static char back[sizeof data];
@@ -253,6 +253,30 @@ static void large_amounts_go_both_ways(void **state)
         assert_memory_equal(back, data, sizeof data);
         pair_fini(&p);
     }
+}
+
+static void small_records_are_small_and_large_ones_follow(void **state)
+{
+    (void)state;
+    static char data[40000];
+    struct pair p;
+    pair_init(&p, TLS1_3_VERSION);
+    shake(&p, 65536);
+    p.cipher.n = 0; /* the tickets */
+    assert_int_equal(tls_seal(p.server, data, sizeof data, true, &p.cipher), 0);
+    assert_int_equal(tls_seal(p.server, data, sizeof data, false, &p.cipher), 0);
+    unsigned small = 0, large = 0;
+    for (size_t at = 0; at < p.cipher.n;) {
+        size_t n = (size_t)(unsigned char)p.cipher.p[at + 3] << 8 | (unsigned char)p.cipher.p[at + 4];
+        if (large == 0 && n <= TLS_SMALL_BYTES + 17)
+            small++;
+        else
+            large++;
+        at += 5 + n;
+    }
+    assert_int_equal(small, 10);
+    assert_int_equal(large, 3);
+    pair_fini(&p);
 }
 
 /* The first request may come with the end of the handshake, the end of all with the last bytes. */
@@ -272,7 +296,7 @@ static void data_and_close_may_come_with_other_messages(void **state)
     assert_int_equal(p.plain.n, 5);
     assert_memory_equal(p.plain.p, "first", 5);
     /* The answer still goes out, and our end behind it. */
-    assert_int_equal(tls_seal(p.server, "answer", 6, &p.cipher), 0);
+    assert_int_equal(tls_seal(p.server, "answer", 6, false, &p.cipher), 0);
     tls_bye(p.server, &p.cipher);
     size_t once = p.cipher.n;
     tls_bye(p.server, &p.cipher);
@@ -307,7 +331,7 @@ static void changed_bytes_are_noticed(void **state)
             assert_non_null(tls_reason(p.server));
             assert_int_equal(give(&p, bytes, (size_t)n), TLS_FAILED);
             size_t alert = p.cipher.n;
-            assert_int_equal(tls_seal(p.server, "secret", 6, &p.cipher), -EPROTO);
+            assert_int_equal(tls_seal(p.server, "secret", 6, false, &p.cipher), -EPROTO);
             assert_int_equal(p.cipher.n, alert);
         }
         pair_fini(&p);
@@ -414,10 +438,10 @@ static void ciphertext_that_does_not_fit_ends_the_connection(void **state)
     shake(&p, 65536);
     struct buf small = {.max = 100};
     static char data[20000];
-    assert_int_equal(tls_seal(p.server, data, sizeof data, &small), -ENOMEM);
+    assert_int_equal(tls_seal(p.server, data, sizeof data, false, &small), -ENOMEM);
     assert_int_equal(tls_state(p.server), TLS_FAILED);
     assert_string_equal(tls_reason(p.server), "out of memory");
-    assert_int_equal(tls_seal(p.server, data, 1, &p.cipher), -EPROTO);
+    assert_int_equal(tls_seal(p.server, data, 1, false, &p.cipher), -EPROTO);
     buf_fini(&small);
     pair_fini(&p);
 }
@@ -659,6 +683,7 @@ int main(void)
         cmocka_unit_test(handshake_and_data_may_come_in_pieces_of_any_size),
         cmocka_unit_test(handshake_that_stops_anywhere_stays_a_handshake),
         cmocka_unit_test(large_amounts_go_both_ways),
+        cmocka_unit_test(small_records_are_small_and_large_ones_follow),
         cmocka_unit_test(data_and_close_may_come_with_other_messages),
         cmocka_unit_test(changed_bytes_are_noticed),
         cmocka_unit_test(few_key_updates_are_followed_and_many_end_the_connection),
