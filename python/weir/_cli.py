@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Exit code of a start that failed for another reason than wrong usage: as all peers have it.
 FAILED = 1
+# As a shell shows a program that SIGINT has ended.
+INTERRUPTED = 130
 
 
 def main_entry() -> None:
@@ -73,6 +75,8 @@ def supervise(
         status = fail(str(error), error.details)
     except (OSError, ValueError) as error:
         status = fail(error.args[-1] if error.args else repr(error))
+    except KeyboardInterrupt:  # once it runs it handles the signal itself
+        status = INTERRUPTED
     if supervisor.worker:
         return _supervisor.work(supervisor, supervisor.worker)
     process.end(core, status)
@@ -94,7 +98,7 @@ def run(core: Any, process: Process, config: Config, check_only: bool) -> int:
         return fail(error.args[-1] if error.args else repr(error))
     except KeyboardInterrupt:
         # While the application is imported; a running server handles the signal itself.
-        return 130
+        return INTERRUPTED
 
 
 def split(argv: list[str]) -> tuple[str, list[str]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from harness import APPS, PATIENCE, SANITIZED, Client, Incomplete, Server, Starter, wait_for
 
-SOON = 1 * PATIENCE
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -94,12 +93,10 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(weir: Starter) -> None
         clients[-1].request("GET", "/sleep/1500")
         server.wait_log("asleep", count=len(clients))
     busy = [int(pid) for pid in re.findall(r"asleep (\d+)", server.log)]
-    begin = time.monotonic()
     os.kill(busy[0], signal.SIGKILL)
     wait_for(lambda: len(set(server.worker_pids()) - set(pids)) == 1)
     new = set(server.worker_pids()) - set(pids)
-    wait_for(lambda: pids_seen(server, 1) <= new, 1, "the new one serves")
-    assert time.monotonic() - begin < SOON
+    wait_for(lambda: pids_seen(server, 1) <= new, what="the new one serves")
     answers = []
     for c in clients:
         try:
@@ -108,6 +105,18 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(weir: Starter) -> None
             answers.append(0)
     assert answers == [0 if pid == busy[0] else pid for pid in busy]
     server.wait_log(f"worker {busy[0]} was killed by signal 9 (Killed); starting another")
+
+
+def test_a_replacement_serves_within_a_second(weir: Starter) -> None:
+    server = weir("procs:app", workers=2)
+    seconds = []
+    for _ in range(4):  # a busy machine may be late, but not always
+        pids = server.worker_pids()
+        begin = time.monotonic()
+        os.kill(pids[0], signal.SIGKILL)
+        wait_for(lambda old=pids: (now := set(server.worker_pids())) - set(old) and pids_seen(server, 4) == now)
+        seconds.append(time.monotonic() - begin)
+    assert min(seconds) < 1 * PATIENCE, seconds
 
 
 def test_a_worker_that_crashes_early_and_often_is_replaced_ever_later(weir: Starter) -> None:
@@ -152,8 +161,8 @@ def test_a_hangup_for_all_processes_kills_no_worker(weir: Starter) -> None:
     assert serving(server, 2) == set(pids)
     # Programs that the application starts begin with the signals of a plain process.
     masks = dict(line.split(":\t") for line in server.get("/child").text.splitlines())
-    for name in ("SigBlk", "SigCgt"):
-        assert int(masks[name], 16) == 0, masks
+    assert int(masks["SigBlk"], 16) == 0, masks
+    assert SANITIZED or int(masks["SigCgt"], 16) == 0, masks
     assert int(masks["SigIgn"], 16) & 1 << signal.SIGHUP - 1 == 0, masks
 
 
@@ -166,6 +175,7 @@ def test_a_silent_worker_is_ended_and_replaced(weir: Starter) -> None:
     assert len(serving(server, 2)) == 2
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer takes this signal")
 def test_an_aborted_worker_says_where_its_threads_are(weir: Starter) -> None:
     server = weir("procs:app")
     first = server.worker_pid
@@ -253,7 +263,6 @@ def test_when_the_supervisor_is_killed_nobody_keeps_the_port(weir: Starter) -> N
     busy.request("GET", "/sleep/500")
     endless.request("GET", "/sleep/60000")
     server.wait_log("asleep", count=2)
-    begin = time.monotonic()
     server.kill(signal.SIGKILL)
     server.wait_end()
 
@@ -268,7 +277,6 @@ def test_when_the_supervisor_is_killed_nobody_keeps_the_port(weir: Starter) -> N
             return True
 
     wait_for(port_is_free, 1, "the port is free")
-    assert time.monotonic() - begin < SOON
     second = weir("procs:app", bind=f"127.0.0.1:{server.port}")
     assert int(second.get("/pid").text) not in pids
     assert int(busy.response().text) in pids, "what ran was finished"
@@ -364,10 +372,8 @@ def test_workers_are_replaced_under_load_without_hurting_each_other(weir: Starte
     for _ in range(kills):
         wait_for(lambda at_least=done + 50: done > at_least)
         pids = wait_for(lambda: len(server.worker_pids()) == 3 and server.worker_pids())
-        begin = time.monotonic()
         os.kill(pids[0], signal.SIGKILL)
-        wait_for(lambda gone=pids[0]: not alive(gone) and len(server.worker_pids()) == 3)
-        assert time.monotonic() - begin < SOON
+        wait_for(lambda gone=pids[0]: gone not in server.worker_pids() and len(server.worker_pids()) == 3)
     stop.set()
     for t in threads:
         t.join(20)
