@@ -110,6 +110,24 @@ out:
     conf_fini(&c);
 }
 
+/* The same of a configuration file of Gunicorn: name = value. */
+static void set_in_file(int argc, char **argv)
+{
+    struct conf c;
+    struct err e = {0};
+    must(conf_init(&c, CONF_GUNICORN, &e) == 0);
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *value = argv[i + 1];
+        if (conf_gunicorn_set(&c, argv[i], &value, value[0] != '-', "file: name", &e))
+            check_one_line(&e);
+    }
+    if (conf_finish(&c, &e))
+        check_one_line(&e);
+    else
+        check_accepted(&c);
+    conf_fini(&c);
+}
+
 static void parse_env_file(const char *text, size_t n)
 {
     struct arena arena = {0};
@@ -158,8 +176,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     env[envc] = NULL;
     switch (data[0] % 8) {
     case 2:
-    case 6:
         set_pairs(argc, argv);
+        break;
+    case 6:
+        set_in_file(argc, argv);
         break;
     case 4:
     case 7: /* GUNICORN_CMD_ARGS=… among the variables has quotes and blanks */

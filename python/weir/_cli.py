@@ -127,7 +127,7 @@ def enter_folder(config: Config) -> None:
 
 def check(core: Any, config: Config, load: Loader = load) -> int:
     core.Server(load(config), config).close()
-    print("weir: the configuration is fine and %s can be imported" % config.app)
+    print("weir: the configuration is fine and %s can be imported" % (config.app or "the application"))
     return 0
 
 

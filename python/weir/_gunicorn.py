@@ -38,11 +38,11 @@ class Loaded:
         self.output = done["output"]  # Weir's settings, one a line
         self.environ = done["environ"]  # what it adds to the environment
 
-    def load_app(self, config: _core.Config) -> Any:
-        """The application. Raises weir._load.LoadError."""
-        from weir import _gunicorn_app
+    def load_app(self) -> Any:
+        """The application, in its folder already. Raises weir._load.LoadError."""
+        from weir import _gunicorn_app, _load
 
-        _cli.enter_folder(config)
+        _load.prepare_path(self.config.pythonpath)
         if self.cfg.capture_output and hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(line_buffering=True)
         if self.cfg.paste:
@@ -159,11 +159,16 @@ def run(core: Any, process: Process, loaded: Loaded) -> int:
     """Check, or serve in this process alone: without hooks."""
     from weir import _load
 
+    def load(config: _core.Config) -> Any:
+        if config.chdir:
+            _cli.change_folder(config.chdir)
+        return loaded.load_app()
+
     try:
         if loaded.action != "run":
-            return _cli.check(core, loaded.config, loaded.load_app)
+            return _cli.check(core, loaded.config, load)
         process.begin(core, loaded.config, False)
-        return _cli.start(core, process, loaded.config, loaded.load_app)
+        return _cli.start(core, process, loaded.config, load)
     except _load.LoadError as error:
         _cli.fail(str(error), error.details)
         return NO_APPLICATION if loaded.action == "run" else BAD_CONFIG

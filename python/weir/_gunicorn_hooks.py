@@ -48,7 +48,7 @@ class GunicornHooks(Hooks):
 
         loaded = self.find(config)
         _gunicorn_log.for_application(self.core, loaded.cfg)
-        application = loaded.load_app(config)
+        application = loaded.load_app()
         worker = self.worker
         if worker is None:
             return application

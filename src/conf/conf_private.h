@@ -184,6 +184,8 @@ void conf_gunicorn_complain(const struct conf *c, const char *program, const str
 WEIR_MUST_USE int conf_weir_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
                                          enum conf_action *action, int *status, struct err *e);
 void conf_help(const char *program, FILE *out);
+/* `text` for a cell of a Markdown table, which must not contain a bare bar. */
+void conf_help_cell(const char *text, FILE *out);
 /* One option and its text, broken at words; the text begins in column `indent`. */
 void conf_help_line(const char *option, const char *text, unsigned indent, FILE *out);
 void conf_help_all(const char *program, FILE *out);

@@ -21,7 +21,9 @@ const struct gunicorn_row gunicorn_rows[GUNICORN_ROWS] = {
 #undef GUNICORN
 
 /* Gunicorn keeps what a request may bring unbounded; so much is enough for what it was made for. */
-static const int64_t HEAD_BYTES_MAX = 16 * 1024 * 1024;
+static const int64_t HEAD_BYTES_MAX = 16LL * 1024 * 1024;
+/* As much as weir itself takes, whatever the limits are. */
+static const int64_t HEAD_BYTES_MIN = 32LL * 1024;
 /* Threads of a worker that takes the place of one of gevent. */
 static const int64_t GREEN_THREADS_MAX = 1000;
 /* A worker with one thread is looked at by its request (run-timeout); only then by its loop. */
@@ -275,7 +277,7 @@ static int apply_bind(struct conf *c, struct err *e)
     if (p->systemd_fds) {
         /* Sockets of systemd are all there is, whatever was configured. */
         p->host = p->port = p->port_env = NULL;
-        *(struct conf_list *)&c->bind = (struct conf_list){0};
+        c->bind = (struct conf_list){0};
         return v->level > LEVEL_DEFAULT && v->texts.n
                    ? conf_note(c, e, "%s has no effect: systemd passed the sockets (LISTEN_FDS)",
                                v->source)
@@ -445,8 +447,8 @@ static int apply_limits(struct conf *c, struct err *e)
         head = line + fields * (field + 2) + 4;
     if (head > HEAD_BYTES_MAX)
         head = HEAD_BYTES_MAX;
-    if (head < 32 * 1024)
-        head = 32 * 1024;
+    if (head < HEAD_BYTES_MIN)
+        head = HEAD_BYTES_MIN;
     return set_number(c, CONF_ROW_max_head_size, head, "", LEVEL_DEFAULT, FROM, e);
 }
 
@@ -693,13 +695,6 @@ int conf_gunicorn_apply(struct conf *c, struct err *e)
 
 /* ---- the reference ---- */
 
-/* A cell of a Markdown table must not contain a bare bar. */
-static void cell(const char *text, FILE *out)
-{
-    for (; *text; text++)
-        fprintf(out, *text == '|' ? "\\|" : "%c", *text);
-}
-
 static void reference_flags(const struct gunicorn_row *row, FILE *out)
 {
     for (const char *p = row->flags; *p;) {
@@ -733,14 +728,14 @@ void conf_reference_gunicorn(FILE *out)
         fputs(" | ", out);
         if (*row->def && strcmp(row->def, "''") != 0) {
             fputs("`", out);
-            cell(row->def, out);
+            conf_help_cell(row->def, out);
             fputs("`", out);
         }
         fprintf(out, " | %s",
                 row->mark == GUNICORN_MARK_I   ? "none: "
                 : row->mark == GUNICORN_MARK_Q ? "always so: "
                                                : "");
-        cell(row->meaning, out);
+        conf_help_cell(row->meaning, out);
         fputs(" | ", out);
         fprintf(out, *row->setting ? "`%s` |\n" : "%s |\n", row->setting);
     }

@@ -164,8 +164,7 @@ static const char *kind_name(enum conf_kind kind)
     return "";
 }
 
-/* A cell of a Markdown table must not contain a bare bar. */
-static void cell(const char *text, FILE *out)
+void conf_help_cell(const char *text, FILE *out)
 {
     for (; *text; text++)
         fprintf(out, *text == '|' ? "\\|" : "%c", *text);
@@ -178,14 +177,14 @@ static void reference_row(const struct conf_row *row, FILE *out)
     fprintf(out, "| `--%s` | `%s` | %s | ", row->name, env, kind_name(row->kind));
     fprintf(out, *row->def ? "`%s` | " : "%s | ", row->def);
     if (row->kind == KIND_CHOICE) {
-        cell(row->max, out);
+        conf_help_cell(row->max, out);
         fputs(" | ", out);
     } else if (*row->min && *row->max) {
         fprintf(out, "%s to %s | ", row->min, row->max);
     } else {
         fputs(" | ", out);
     }
-    cell(row->help, out);
+    conf_help_cell(row->help, out);
     fputs(" |\n", out);
 }
 

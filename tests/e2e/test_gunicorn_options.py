@@ -215,12 +215,16 @@ def test_graceful_timeout_bounds_the_end(gunicorn):
 # ---- the process ----
 
 
-def test_chdir_is_where_the_application_is_imported(gunicorn, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "near.py").write_text("from process_told import app\n")
-    s = gunicorn("--chdir", "../elsewhere", app="near:app")
+@pytest.mark.parametrize("workers", ["1", "0"])
+def test_chdir_is_where_the_application_is_imported(gunicorn, workers):
+    (gunicorn.folder / "sub").mkdir()
+    (gunicorn.folder / "sub" / "near.py").write_text("from process_told import app\n")
+    s = gunicorn("--chdir", "sub", "-w", workers, app="near:app")
     told = s.get("/").json()
-    assert told["cwd"] == str(tmp_path / "elsewhere") == told["path"][1]
+    assert told["cwd"] == str(gunicorn.folder / "sub") and told["cwd"] in told["path"][:2]
+    s.kill(signal.SIGHUP if workers == "1" else signal.SIGUSR1)
+    wait_for(lambda: s.log.count("reloaded") or "opened again" in s.log)
+    assert s.get("/").json()["cwd"] == str(gunicorn.folder / "sub")
 
 
 def test_pythonpath_has_several_folders(gunicorn, tmp_path):
