@@ -164,7 +164,7 @@ WEIR_MUST_USE int conf_waitress_command_line(struct conf *c, int argc, char *con
 WEIR_MUST_USE int conf_waitress_finish(struct conf *c, struct err *e);
 void conf_waitress_usage(const char *program, FILE *out);
 
-/* ---- gunicorn.c, gunicorn_cli.c ---- */
+/* ---- gunicorn.c, gunicorn_apply.c, gunicorn_cli.c ---- */
 WEIR_MUST_USE int conf_gunicorn_init(struct conf *c, struct err *e);
 WEIR_MUST_USE int conf_gunicorn_command_line(struct conf *c, int argc, char *const *argv, FILE *out,
                                              enum conf_action *action, int *status, struct err *e);

@@ -10,6 +10,9 @@
 
 #include "conf/conf_private.h"
 
+/* The source of what nobody gave. */
+#define GUNICORN_FROM "default of gunicorn"
+
 enum gunicorn_kind {
     GUNICORN_INT = 0,
     GUNICORN_TIME,
@@ -69,6 +72,14 @@ struct gunicorn_value *gunicorn_value(const struct conf *c, const struct gunicor
 /* Check `text` and keep it unless a stronger source has spoken; lists grow. */
 WEIR_MUST_USE int gunicorn_set(struct conf *c, const struct gunicorn_row *row, const char *text,
                                enum conf_level level, const char *source, struct err *e);
+
+/* What a setting got, the last text of it or its default ("" = none), and who gave that. */
+const struct gunicorn_value *gunicorn_given(const struct conf *c, enum gunicorn_id id);
+const char *gunicorn_text(const struct conf *c, enum gunicorn_id id);
+const char *gunicorn_source(const struct conf *c, enum gunicorn_id id);
+/* A mode in Python's notation: 18, 0o22, 0x12, 0b10010, and 022 as in C; at most 0777. */
+WEIR_MUST_USE int gunicorn_bits(const struct gunicorn_row *row, const char *text,
+                                const char *source, int64_t *out, struct err *e);
 
 /* ---- gunicorn_cli.c ---- */
 /* Read GUNICORN_CMD_ARGS. */
