@@ -713,7 +713,9 @@ static void tell_tls(const struct h1_conn *hc, const char *why)
     char peer[64] = "a Unix socket";
     if (hc->peer_family != AF_UNIX)
         inet_ntop(hc->peer_family, &hc->peer, peer, sizeof peer);
-    log_flood(LOG_INFO, 0, "TLS with %s failed: %s", peer, why);
+    /* A client that does not like what it sees says so by an alert. One that goes without a word only looked
+     * whether somebody answers, as health checks do all day. */
+    log_flood(hc->conn.eof ? LOG_DEBUG : LOG_INFO, 0, "TLS with %s failed: %s", peer, why);
 }
 
 static void on_tls_failed(struct conn *c, const char *why)

@@ -169,9 +169,17 @@ static void take_eof(struct conn *c)
     c->pool->ops->eof(c);
 }
 
+/* Nothing of `out` leaves. */
+static void out_drop(struct conn *c)
+{
+    c->out.n = 0;
+    if (c->tls)
+        c->tls->out_off = 0;
+}
+
 static void tls_end(struct conn *c, const char *why)
 {
-    c->out.n = c->out_off = 0; /* what was for this client alone is not sent in the clear */
+    out_drop(c); /* what was for this client alone is not sent in the clear */
     c->pool->ops->tls_failed(c, why);
 }
 
@@ -193,28 +201,48 @@ static bool tls_begin(struct conn *c, const char *p, size_t n)
     }
     if (!pool->plain)
         pool->plain = malloc(TLS_PLAIN_BYTES(LOOP_READ_BYTES));
-    c->tls = pool->plain ? tls_new(c->tls_ctx) : NULL;
+    struct conn_tls *t = pool->plain ? calloc(1, sizeof *t) : NULL;
+    if (t)
+        t->tls = tls_new(c->tls_ctx);
+    if (t && t->tls) {
+        c->tls = t;
+        return true;
+    }
+    free(t);
+    pool->ops->broken(c, -ENOMEM);
+    return false;
+}
+
+static void tls_fini(struct conn *c)
+{
     if (!c->tls)
-        pool->ops->broken(c, -ENOMEM);
-    return c->tls != NULL;
+        return;
+    tls_free(&c->tls->tls);
+    buf_fini(&c->tls->cipher);
+    free(c->tls);
+    c->tls = NULL;
 }
 
 /* Idle connections keep no buffer; the one given up last serves the next. */
-static void cipher_borrow(struct conn *c)
+static struct buf *cipher_borrow(struct conn *c)
 {
-    if (!c->cipher.cap) {
-        c->cipher = c->pool->spare_cipher;
-        c->pool->spare_cipher = (struct buf){0};
+    struct buf *b = &c->tls->cipher, *spare = &c->pool->spare_cipher;
+    if (!b->cap) {
+        *b = *spare;
+        *spare = (struct buf){0};
     }
+    return b;
 }
 
+/* It is empty. */
 static void cipher_give_back(struct conn *c)
 {
-    if (!c->pool->spare_cipher.cap && c->cipher.cap && c->cipher.cap <= CONN_SPARE_BYTES) {
-        c->pool->spare_cipher = c->cipher;
-        c->cipher = (struct buf){0};
+    struct buf *b = &c->tls->cipher, *spare = &c->pool->spare_cipher;
+    if (!spare->cap && b->cap && b->cap <= CONN_SPARE_BYTES) {
+        *spare = *b;
+        *b = (struct buf){0};
     } else {
-        buf_fini(&c->cipher);
+        buf_fini(b);
     }
 }
 
@@ -225,19 +253,19 @@ static void cipher_want_flush(struct conn *c)
         list_add(&c->pool->loop->flush, &c->flush);
 }
 
-/* New ciphertext. */
-static void take_cipher(struct conn *c, const char *p, size_t n)
+/* New ciphertext, at most LOOP_READ_BYTES. */
+static void take_records(struct conn *c, const char *p, size_t n)
 {
     if (!c->tls && !tls_begin(c, p, n))
         return;
     struct conn_pool *pool = c->pool;
+    struct tls *tls = c->tls->tls;
     size_t n_plain;
-    enum tls_state before = tls_state(c->tls);
-    if (before == TLS_FAILED)
+    if (tls_state(tls) == TLS_FAILED)
         return;
-    cipher_borrow(c);
-    enum tls_state state = tls_take(c->tls, p, n, pool->plain, &n_plain, &c->cipher);
-    if (c->cipher.n)
+    struct buf *cipher = cipher_borrow(c);
+    enum tls_state state = tls_take(tls, p, n, pool->plain, &n_plain, cipher);
+    if (cipher->n)
         cipher_want_flush(c);
     else
         cipher_give_back(c);
@@ -246,9 +274,20 @@ static void take_cipher(struct conn *c, const char *p, size_t n)
     if (c->closing)
         return;
     if (state == TLS_FAILED)
-        tls_end(c, tls_reason(c->tls));
+        tls_end(c, tls_reason(tls));
     else if (state == TLS_ENDED)
         take_eof(c);
+}
+
+/* New ciphertext. Behind the end of the connection, and of TLS, it has no meaning. */
+static void take_cipher(struct conn *c, const char *p, size_t n)
+{
+    while (n && !c->closing && !c->eof && c->tls_ctx) {
+        size_t piece = n < LOOP_READ_BYTES ? n : LOOP_READ_BYTES;
+        take_records(c, p, piece);
+        p += piece;
+        n -= piece;
+    }
 }
 
 void conn_start_tls(struct conn *c, struct tls_context *ctx)
@@ -258,12 +297,12 @@ void conn_start_tls(struct conn *c, struct tls_context *ctx)
 
 bool conn_in_handshake(const struct conn *c)
 {
-    return c->tls && tls_state(c->tls) == TLS_HANDSHAKE;
+    return c->tls && tls_state(c->tls->tls) == TLS_HANDSHAKE;
 }
 
 const struct tls_facts *conn_tls_facts(struct conn *c)
 {
-    return c->tls ? tls_facts(c->tls) : NULL;
+    return c->tls ? tls_facts(c->tls->tls) : NULL;
 }
 
 /* New bytes of the socket. */
@@ -389,32 +428,35 @@ static bool write_out(struct conn *c, struct buf *b)
 /* Seal the next piece of `out` behind what waits already. 0 or -errno. */
 static int seal_piece(struct conn *c)
 {
-    size_t left = c->out.n - c->out_off;
-    size_t n = left < CONN_SEAL_BYTES ? left : CONN_SEAL_BYTES;
+    struct conn_tls *t = c->tls;
     uint64_t now = loop_now_ms(c->pool->loop);
-    if (now - c->sealed_ms >= CONN_PAUSE_MS)
-        c->sealed = 0;
-    bool small = c->sealed < CONN_SMALL_BYTES;
-    if (small && n > CONN_SMALL_BYTES - c->sealed)
-        n = CONN_SMALL_BYTES - c->sealed;
-    c->sealed += small ? (uint32_t)n : 0;
-    c->sealed_ms = now;
-    cipher_borrow(c);
-    int rc = buf_reserve(&c->cipher, n + CONN_FRAME_BYTES);
+    size_t left = c->out.n - t->out_off;
+    size_t n = left < CONN_SEAL_BYTES ? left : CONN_SEAL_BYTES;
+    if (now - t->sealed_ms >= CONN_PAUSE_MS)
+        t->sealed = 0;
+    bool small = t->sealed < CONN_SMALL_BYTES;
+    if (small && n > CONN_SMALL_BYTES - t->sealed)
+        n = CONN_SMALL_BYTES - t->sealed;
+    t->sealed += small ? (uint32_t)n : 0;
+    t->sealed_ms = now;
+    struct buf *cipher = cipher_borrow(c);
+    int rc = buf_reserve(cipher, n + CONN_FRAME_BYTES);
     if (!rc)
-        rc = tls_seal(c->tls, c->out.p + c->out_off, n, small, &c->cipher);
-    c->out_off += n;
-    if (c->out_off == c->out.n)
-        c->out.n = c->out_off = 0;
+        rc = tls_seal(t->tls, c->out.p + t->out_off, n, small, cipher);
+    t->out_off += n;
+    if (rc || t->out_off == c->out.n)
+        out_drop(c);
     return rc;
 }
 
+/* Seal and write what waits, as the socket takes it. */
 static void flush_tls(struct conn *c)
 {
+    struct conn_tls *t = c->tls;
     size_t room = CONN_SEAL_BYTES_TURN;
-    enum tls_state state = c->tls ? tls_state(c->tls) : TLS_FAILED;
+    enum tls_state state = tls_state(t->tls);
     if (state != TLS_OPEN && state != TLS_ENDED)
-        c->out.n = c->out_off = 0; /* nothing leaves in the clear */
+        out_drop(c);
     for (;;) {
         if (c->out.n) {
             if (room == 0) {
@@ -423,15 +465,14 @@ static void flush_tls(struct conn *c)
             }
             int rc = seal_piece(c);
             if (rc) {
-                c->out.n = c->out_off = 0;
                 c->pool->ops->broken(c, rc);
                 return;
             }
             room -= room < CONN_SEAL_BYTES ? room : CONN_SEAL_BYTES;
         }
-        if (c->cipher.n == 0)
+        if (t->cipher.n == 0)
             break;
-        if (!write_out(c, &c->cipher)) {
+        if (!write_out(c, &t->cipher)) {
             if (!c->closing)
                 c->drain_told = true; /* the deadline that is armed now has to be taken back */
             return;
@@ -446,15 +487,20 @@ void conn_flush(struct conn *c)
     list_del(&c->flush);
     if (c->closing || c->writing)
         return;
-    if (conn_is_tls(c))
+    if (c->tls) {
         flush_tls(c);
-    else if (c->out.n == 0 || write_out(c, &c->out))
+        return;
+    }
+    if (conn_is_tls(c))
+        out_drop(c); /* before its first byte: nothing leaves in the clear */
+    if (c->out.n == 0 || write_out(c, &c->out))
         out_done(c);
 }
 
 size_t conn_unsent(const struct conn *c)
 {
-    return c->out.n - c->out_off + c->cipher.n + (c->writing ? c->uv.write_queue_size : 0);
+    size_t n = c->out.n + (c->writing ? c->uv.write_queue_size : 0);
+    return c->tls ? n - c->tls->out_off + c->tls->cipher.n : n;
 }
 
 /* Say close_notify, if the socket takes it at once; nothing waits before it. */
@@ -462,13 +508,13 @@ static void say_bye(struct conn *c)
 {
     if (!c->tls || c->shut)
         return;
-    cipher_borrow(c);
-    tls_bye(c->tls, &c->cipher);
-    if (c->cipher.n) {
-        ssize_t n = send(conn_fd(c), c->cipher.p, c->cipher.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct buf *cipher = cipher_borrow(c);
+    tls_bye(c->tls->tls, cipher);
+    if (cipher->n) {
+        ssize_t n = send(conn_fd(c), cipher->p, cipher->n, MSG_NOSIGNAL | MSG_DONTWAIT);
         (void)n; /* the FIN that follows says it too */
     }
-    c->cipher.n = 0;
+    cipher->n = 0;
     cipher_give_back(c);
 }
 
@@ -490,7 +536,6 @@ static void on_closed(uv_handle_t *h)
     c->pool->open--;
     buf_fini(&c->in);
     buf_fini(&c->out);
-    buf_fini(&c->cipher);
     c->pool->ops->closed(c);
 }
 
@@ -501,7 +546,7 @@ void conn_close(struct conn *c, bool reset)
     if (!reset && conn_is_drained(c))
         say_bye(c);
     c->closing = true;
-    tls_free(&c->tls);
+    tls_fini(c);
     list_del(&c->deadline);
     list_del(&c->flush);
     if (c->writing)

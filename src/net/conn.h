@@ -56,6 +56,15 @@ struct conn_ops {
 
 struct conn_write; /* bytes under way in libuv */
 
+/* What a connection that speaks TLS has more. */
+struct conn_tls {
+    struct tls *tls;    /* owned */
+    struct buf cipher;  /* ciphertext to be written; empty while the connection idles */
+    size_t out_off;     /* of `out`, what was sealed already; 0 while `out` is empty */
+    uint64_t sealed_ms; /* loop time when something was sealed last */
+    uint32_t sealed;    /* bytes since the last pause, as far as they went in small records */
+};
+
 struct conn {
     uv_tcp_t uv;             /* also for Unix sockets: libuv only reads, writes and closes it */
     struct conn_pool *pool;  /* lent */
@@ -65,13 +74,9 @@ struct conn {
     struct conn_write *writing; /* owned; NULL = nothing in libuv's hands */
     struct buf in;           /* received, not consumed; starts at in_off */
     uint32_t in_off;
-    struct buf out;          /* to be written, from out_off on; empty while the connection idles */
-    size_t out_off;          /* under TLS: what was sealed already; else 0 */
+    struct buf out;          /* to be written; empty while the connection idles */
     struct tls_context *tls_ctx; /* lent; NULL = plain */
-    struct tls *tls;         /* owned; NULL before the first byte */
-    struct buf cipher;       /* ciphertext to be written; empty while the connection idles */
-    uint64_t sealed_ms;      /* loop time when something was sealed last */
-    uint32_t sealed;         /* bytes since the last pause, at most CONN_SMALL_BYTES */
+    struct conn_tls *tls;    /* owned; NULL before the first byte of TLS */
     uint8_t list;            /* of the armed deadline */
     bool reading : 1;
     bool eof : 1;            /* FIN received */
@@ -154,7 +159,7 @@ void conn_flush(struct conn *c);
 /* Is nothing on its way to the socket? */
 static inline bool conn_is_drained(const struct conn *c)
 {
-    return c->out.n == 0 && c->cipher.n == 0 && !c->writing;
+    return c->out.n == 0 && !c->writing && (!c->tls || c->tls->cipher.n == 0);
 }
 
 /* Bytes that are not yet in the kernel's hands. */

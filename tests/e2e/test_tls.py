@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -515,6 +516,78 @@ def test_a_reload_reads_the_certificates_anew(weir: Starter, certs: Certs, tmp_p
     assert not resumed(server, tls, session)[0]  # it was begun with the certificate before
 
 
+@pytest.fixture
+def requests_all_the_time(certs: Certs) -> Iterator[Any]:
+    """Clients that ask one request after the other until they are told to stop; their failures and counts."""
+    stop = threading.Event()
+    failures: list[str] = []
+    served: list[int] = []
+    threads: list[threading.Thread] = []
+
+    def ask_on(server: Server, tls: ssl.SSLContext) -> None:
+        n = 0
+        try:
+            while not stop.is_set():
+                with Client(server.address, tls=tls) as c:
+                    keep = True
+                    while keep and not stop.is_set():
+                        r = c.get(f"/token?{n}")
+                        assert r.text == str(n)
+                        keep = r.keep
+                        n += 1
+        except Exception as e:
+            failures.append(f"after {n}: {e!r}")
+        served.append(n)
+
+    def start(server: Server) -> list[str]:
+        for _ in range(3):
+            threads.append(threading.Thread(target=ask_on, args=(server, certs.context())))
+            threads[-1].start()
+        return failures
+
+    yield start
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failures
+    assert min(served) > 10
+
+
+def test_a_reload_loses_no_request(weir: Starter, certs: Certs, requests_all_the_time: Any) -> None:
+    server = weir("basic:app", workers=2, **certs.pair("ec"))
+    failures = requests_all_the_time(server)
+    for i in range(3):
+        before = set(server.worker_pids())
+        server.kill(signal.SIGHUP)
+        wait_for(lambda: failures or not before & set(server.worker_pids()), timeout=20)
+
+
+def test_a_connection_that_has_said_nothing_goes_to_a_new_worker(weir: Starter, certs: Certs) -> None:
+    server = weir("basic:app", **certs.pair("ec"))
+    old = server.worker_pid
+    n = server.sockets()
+    with server.client() as plain:
+        wait_for(lambda: server.sockets() == n + 1)
+        server.kill(signal.SIGHUP)
+        wait_for(lambda: server.worker_pids() not in ([], [old]) and old not in server.worker_pids())
+        with certs.context().wrap_socket(plain.socket, server_hostname="localhost") as s:
+            s.sendall(b"GET /thread HTTP/1.1\r\nHost: t\r\n\r\n")
+            assert f" {server.worker_pid}".encode() in s.recv(4096)
+
+
+def test_an_idle_client_may_ask_once_more_while_the_server_stops(weir: Starter, certs: Certs) -> None:
+    server = weir("basic:app", **certs.pair("ec"))
+    with server.client(tls=certs.context()) as c, server.client(tls=certs.context()) as other:
+        assert c.alive() and other.alive()
+        server.kill(signal.SIGTERM)
+        server.wait_log("stopping: 2 connections are open")
+        r = c.get("/hello")
+        assert r.status == 200 and not r.keep
+        assert c.ended() == "closed"
+        assert other.ended() == "closed"
+    assert server.wait_end() == 0
+
+
 def test_a_key_that_only_root_can_read_is_read_before_privileges_are_dropped(weir: Starter, certs: Certs) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can drop privileges")
@@ -599,7 +672,7 @@ def test_a_client_that_says_nothing_is_no_failure(weir: Starter, certs: Certs) -
     server.wait_log("reason=client_closed")
     with server.client() as c:
         c.send(b"\x16\x03\x01")
-    server.wait_log("failed: the client closed the connection inside the handshake")
+    server.wait_log("DEBUG TLS with 127.0.0.1 failed: the client closed the connection inside the handshake")
     assert server.log.count(" failed: ") == 1
 
 
