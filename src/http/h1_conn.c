@@ -243,15 +243,20 @@ static bool hand_over(struct h1_conn *hc)
 
 /* ---- reading ---- */
 
-/* May the peer speak the PROXY protocol? */
-static bool proxy_allowed(const struct h1_conn *hc, const struct h1_server *s)
+static bool peer_is_of(const struct h1_conn *hc, const struct proxy_set *set)
 {
     char host[64] = "";
     if (hc->peer_family == AF_INET)
         inet_ntop(AF_INET, &hc->peer.v4, host, sizeof host);
     else if (hc->peer_family == AF_INET6)
         inet_ntop(AF_INET6, &hc->peer.v6, host, sizeof host);
-    return proxy_set_has(s->proxy_from, host);
+    return proxy_set_has(set, host);
+}
+
+/* May the peer speak the PROXY protocol? */
+static bool proxy_allowed(const struct h1_conn *hc, const struct h1_server *s)
+{
+    return peer_is_of(hc, s->proxy_from);
 }
 
 static void refuse_proxy(struct h1_conn *hc)
@@ -296,6 +301,10 @@ static size_t read_proxy(struct h1_conn *hc, const char *p, size_t n, bool *more
         return n;
     case H1_DONE:
         break;
+    }
+    if (s->front_ends) {
+        hc->direct_trusted = peer_is_of(hc, s->front_ends);
+        hc->trust_known = true;
     }
     struct in_addr v4;
     struct in6_addr v6;
@@ -918,6 +927,10 @@ void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct hand
     hc->peer_port = h->peer_port;
     memcpy(&hc->peer, h->peer, sizeof hc->peer);
     hc->proxied = h->proxied;
+    if (s->front_ends && h->proxied) {
+        hc->direct_trusted = h->front_trusted;
+        hc->trust_known = true;
+    }
     hc->served = h->served;
     become_idle(hc);
     if (s->leave != H1_DRAINS)
@@ -937,6 +950,7 @@ void h1_describe(const struct h1_conn *hc, struct handover *out)
     out->peer_port = hc->peer_port;
     memcpy(out->peer, &hc->peer, sizeof hc->peer);
     out->proxied = hc->proxied;
+    out->front_trusted = hc->direct_trusted;
     out->awaits_proxy = hc->state == H1_PROXY;
     out->served = hc->served;
     uint64_t idle_ms = loop_now_ms(pool->loop) - hc->conn.armed_ms;

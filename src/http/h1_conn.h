@@ -83,6 +83,8 @@ struct h1_server {
     struct field *fields; /* limits.fields of them, owned; scratch of the parser */
     enum proxy_mode proxy_mode;
     const struct proxy_set *proxy_from;
+    const struct proxy_set *front_ends; /* whose own address is asked for trust, not what they say by the PROXY
+                                         * protocol; NULL: the upper layer judges who they name */
     bool proxy_optional; /* serve connections that begin otherwise too */
     struct tls_context *tls; /* lent; NULL: none. Connections speak TLS, behind the PROXY protocol's line */
     uint64_t keep_alive_ms;   /* an idle connection is not closed before; 0: after each answer */

@@ -23,7 +23,7 @@ enum {
     AT_PEER = 20,
     AT_URL = 36,
 };
-enum { FLAG_PROXIED = 1, FLAG_AWAITS_PROXY = 2 };
+enum { FLAG_PROXIED = 1, FLAG_AWAITS_PROXY = 2, FLAG_FRONT_TRUSTED = 4 };
 
 /* Descriptors that one packet can carry here; more are dropped by the kernel. */
 #define FDS_MAX 4
@@ -46,7 +46,8 @@ size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_BYTES
     memcpy(out + AT_MAGIC, MAGIC, sizeof MAGIC);
     out[AT_VERSION] = VERSION;
     out[AT_FLAGS] = (unsigned char)((h->proxied ? FLAG_PROXIED : 0) |
-                                    (h->awaits_proxy ? FLAG_AWAITS_PROXY : 0));
+                                    (h->awaits_proxy ? FLAG_AWAITS_PROXY : 0) |
+                                    (h->front_trusted ? FLAG_FRONT_TRUSTED : 0));
     out[AT_PORT] = (unsigned char)h->peer_port;
     out[AT_PORT + 1] = (unsigned char)(h->peer_port >> 8);
     out[AT_FAMILY] = h->peer_family == AF_INET ? 4 : h->peer_family == AF_INET6 ? 6 : 0;
@@ -82,6 +83,7 @@ bool handover_read(const unsigned char *p, size_t n, struct handover *out)
     }
     out->proxied = (p[AT_FLAGS] & FLAG_PROXIED) != 0;
     out->awaits_proxy = (p[AT_FLAGS] & FLAG_AWAITS_PROXY) != 0;
+    out->front_trusted = (p[AT_FLAGS] & FLAG_FRONT_TRUSTED) != 0;
     out->peer_port = (uint16_t)(p[AT_PORT] | p[AT_PORT + 1] << 8);
     out->served = get32(p + AT_SERVED);
     out->idle_ms = get32(p + AT_IDLE);

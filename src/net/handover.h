@@ -30,6 +30,7 @@ struct handover {
     unsigned char peer[16];  /* address in network order; the first 4 bytes for AF_INET */
     bool proxied;            /* the PROXY protocol gave the peer */
     bool awaits_proxy;       /* its line has not come yet */
+    bool front_trusted;      /* with `proxied`: the front-end that sent it is trusted; for the upper layers */
     uint32_t served;         /* requests answered so far */
     uint32_t idle_ms;        /* since the last of them, or since the accept */
 };

@@ -441,6 +441,7 @@ int server_start(struct server *s, struct err *e)
     s->h1.counters = s->counters;
     s->h1.proxy_from = &s->proxy_from;
     s->h1.proxy_optional = c->proxy_protocol_optional;
+    s->h1.front_ends = server_is_gunicorn(s) ? &s->trusted : NULL;
     s->h1.tls = s->tls;
     s->h1.detect_gone = c->disconnect_detection;
     s->h1.log_socket_errors = c->log_socket_errors;

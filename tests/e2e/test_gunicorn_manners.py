@@ -217,6 +217,17 @@ def test_the_proxy_protocol_is_optional(weir):
     assert s.get("/").status == 200
 
 
+def test_trust_is_in_who_sends_the_proxy_line_not_in_whom_it_names(weir, distrusting):
+    data = b"PROXY TCP4 10.2.3.4 10.0.0.1 5555 80\r\nGET /a HTTP/1.1\r\nHost: t\r\nX-Forwarded-Proto: https\r\n\r\n"
+    schemes = []
+    for trusted in ("127.0.0.1", "10.0.0.0/8"):
+        s = weir("wirecheck:app", **{**GUNICORN, "trusted_proxy": trusted}, proxy_protocol="v1")
+        environ = told(s.raw(data, 1).responses[0])
+        assert environ["REMOTE_ADDR"] == "10.2.3.4"
+        schemes.append(environ["wsgi.url_scheme"])
+    assert schemes == ["https", "http"]
+
+
 # ---- environ ----
 
 
