@@ -375,19 +375,13 @@ enum call_verdict call_field(struct call *c, struct slice name, struct slice val
 
 enum call_verdict call_hint_field(struct buf *hints, struct slice name, struct slice value)
 {
-    struct call none = {.state = CALL_STATUS}; /* takes what the look at a field notes */
-    if (!name_ok(name))
-        return CALL_BAD_NAME;
-    if (!value_ok(value))
-        return CALL_BAD_VALUE;
-    if (field_look(&none, name, value) != FIELD_PLAIN)
-        return CALL_HOP_BY_HOP;
-    value = slice_trim(value);
-    if (hints->n > HINT_BYTES_MAX || name.n + value.n > HINT_BYTES_MAX ||
-        buf_add_slice(hints, name) || buf_add(hints, ": ", 2) || buf_add_slice(hints, value) ||
-        buf_add(hints, "\r\n", 2))
+    struct call c = {.state = CALL_STATUS, .out = *hints};
+    enum call_verdict v = call_field(&c, name, slice_trim(value));
+    bool written = c.out.n > hints->n; /* not only noted, as Content-Length is */
+    *hints = c.out;
+    if (v == CALL_OK && hints->n > HINT_BYTES_MAX)
         return CALL_NO_MEMORY;
-    return CALL_OK;
+    return v == CALL_OK && !written ? CALL_HOP_BY_HOP : v;
 }
 
 int call_hint(struct call *c, const struct buf *hints)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gunicorn_helpers import Gunicorn
 from harness import APPS, Response, Server, Starter, plain_env, raw, wait_for
 
 HOST = b"Host: t\r\n"
@@ -37,6 +38,20 @@ def server(weir_module: Starter) -> Server:
 @pytest.fixture(scope="module")
 def distrusting(weir_module: Starter) -> Server:
     return weir_module("wirecheck:app", **{**GUNICORN, "trusted_proxy": "10.0.0.0/8,unix"})
+
+
+def test_the_command_line_sets_all_of_it(weir, tmp_path):
+    s = Gunicorn(weir, tmp_path)("--workers", "2", "--casefold-http-method", "--permit-unconventional-http-method",
+                                 "--forwarded-allow-ips", "127.0.0.1", app="wirecheck:app")
+    data = b"get /app/x HTTP/1.1\r\nSCRIPT_NAME: /app\r\nX-Forwarded-Proto: https\r\nX-A: 1\r\nX-A: 2\r\n\r\n"
+    environ = told(s.raw(data, 1).responses[0])
+    assert {k: environ[k] for k in ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "wsgi.url_scheme", "HTTP_X_A",
+                                    "SERVER_NAME", "SERVER_SOFTWARE")} == {
+        "REQUEST_METHOD": "GET", "SCRIPT_NAME": "/app", "PATH_INFO": "/x", "wsgi.url_scheme": "https", "HTTP_X_A": "1,2",
+        "SERVER_NAME": "127.0.0.1", "SERVER_SOFTWARE": "gunicorn"}
+    assert s.raw(b"GET / HTTP/2.0\r\n\r\n").statuses == [400]
+    assert s.get("/" + "a" * 4094).status == 414 and s.get("/", "X: " + "a" * 8190).status == 431
+    assert s.get("/x", "SCRIPT_NAME: /app").status == 500
 
 
 # ---- limits ----
