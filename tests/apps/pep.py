@@ -339,7 +339,7 @@ def reserved(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 def hints(environ: Environ, start: Start) -> Iterable[bytes]:
-    """103 before the response, which waits for its client to have seen it; `how` is the path's second part."""
+    """103 before the response; the second part of the path says which kind of response."""
     how = environ["PATH_INFO"].strip("/").split("/")[1]
     if how == "head":
         start("200 OK", TEXT)
