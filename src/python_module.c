@@ -30,6 +30,7 @@ static PyMethodDef core_methods[] = {
      "gunicorn_finish(config, [(name, [text, …], source), …]) -> dict; ValueError names what is wrong."},
     {"gunicorn_lead", python_gunicorn_lead, METH_VARARGS,
      "gunicorn_lead(config, name, value): another value for a setting of Weir, before anything is opened."},
+    {"gunicorn_title", python_gunicorn_title, METH_VARARGS, "gunicorn_title(role, name): what ps shows."},
     {"log", python_log, METH_VARARGS, "log(level, text): one entry of the error log."},
     {"process_begin", python_process_begin, METH_VARARGS,
      "process_begin(config, supervises, handed): mask, pid file, title; OSError says what is wrong."},

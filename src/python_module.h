@@ -58,6 +58,7 @@ WEIR_MUST_USE int python_log_open(struct log_sink **sink, const struct conf *c);
 PyObject *python_gunicorn_settings(PyObject *self, PyObject *object);
 PyObject *python_gunicorn_finish(PyObject *self, PyObject *args);
 PyObject *python_gunicorn_lead(PyObject *self, PyObject *args);
+PyObject *python_gunicorn_title(PyObject *self, PyObject *args);
 PyObject *python_log(PyObject *self, PyObject *args);
 
 /* ---- python_module_signals.c ---- */

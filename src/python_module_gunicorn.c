@@ -10,6 +10,7 @@
  */
 #include <stdlib.h>
 
+#include "proc/title.h"
 #include "python_module.h"
 
 static struct config_object *config_of(PyObject *object)
@@ -165,6 +166,17 @@ PyObject *python_gunicorn_lead(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, e.text);
         return NULL;
     }
+    Py_RETURN_NONE;
+}
+
+PyObject *python_gunicorn_title(PyObject *self, PyObject *args)
+{
+    (void)self;
+    const char *role, *name;
+    if (!PyArg_ParseTuple(args, "ss", &role, &name))
+        return NULL;
+    title_init();
+    title_role(role, name, "");
     Py_RETURN_NONE;
 }
 

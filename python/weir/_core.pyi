@@ -58,6 +58,8 @@ def gunicorn_finish(config: Config, values: list[tuple[str, list[str], str]]) ->
     output, environ, binds, workers, threads. ValueError says what is wrong."""
 def gunicorn_lead(config: Config, name: str, value: str) -> None:
     """Another value for a setting of Weir, before anything is opened."""
+def gunicorn_title(role: str, name: str) -> None:
+    """What ps shows of this process."""
 def log(level: int, text: str) -> None:
     """An entry of the error log; level is 0 (debug) to 4 (critical)."""
 def process_begin(config: Config, supervises: bool, handed: dict[str, str | None]) -> None:

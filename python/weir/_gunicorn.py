@@ -88,9 +88,9 @@ class Loader:
         from weir import _gunicorn_writer
 
         if self.writer is None:
-            self.writer = _gunicorn_writer.Writer()
+            self.writer = _gunicorn_writer.Writer(self.core)
         self.writer.start(cfg)
-        self.writer.lead(self.core, config, cfg)
+        self.writer.lead(config, cfg)
 
     def read_file(self, rows: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The settings of the configuration file for the core, and those of them that are objects."""

@@ -25,6 +25,7 @@ class GunicornHooks(Hooks):
         self.loader = loader
         self.known = [loaded]  # the newest last; workers of the one before may still be there
         self.worker: Worker | None = None  # in a worker
+        self.application: Any = None  # once it is loaded, without what stands around it
         self.statsd: StatsD | None = None
 
     def load_config(self, environ: dict[str, str]) -> tuple[Config, dict[str, str]]:
@@ -48,12 +49,9 @@ class GunicornHooks(Hooks):
 
         loaded = self.find(config)
         _gunicorn_log.for_application(self.core, loaded.cfg)
-        application = loaded.load_app()
-        worker = self.worker
-        if worker is None:
-            return application
-        worker.wsgi = worker.app.callable = application
-        return _gunicorn_requests.around(application, loaded.cfg, worker)
+        self.application = loaded.load_app()
+        # With preload_app that is before there is a worker.
+        return _gunicorn_requests.around(self.application, loaded.cfg, lambda: self.worker)
 
     # ---- in the supervisor ----
 
@@ -102,6 +100,8 @@ class GunicornHooks(Hooks):
         worker.cfg.post_fork(supervisor, worker)
 
     def post_worker_init(self, worker: Worker) -> None:
+        told: Any = worker
+        told.wsgi = told.app.callable = self.application
         worker.cfg.post_worker_init(worker)
 
     def worker_int(self, worker: Worker) -> None:

@@ -49,7 +49,14 @@ class CoreHandler(logging.Handler):
 def for_application(core: Any, cfg: Config) -> None:
     """Before the application is imported: it may take handlers and levels of these loggers over."""
     if cfg.logs_through_python:
-        configure(cfg)
+        try:
+            configure(cfg)
+        except ConfigError as error:
+            # The process that writes could; this one may be of another user.
+            core.log(2, "%s; what the application logs goes to gunicorn.error" % error)
+            for logger in (logging.getLogger(), logging.getLogger(ERROR)):
+                logger.handlers = [CoreHandler(core)]
+                logger.setLevel(level_of(cfg))
         return
     errors = logging.getLogger(ERROR)
     errors.handlers = [CoreHandler(core)]

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from weir._gunicorn_cfg import Config
 
 
-def around(application: WSGIApplication, cfg: Config, worker: Any) -> WSGIApplication:
-    """The application itself when nothing is wanted around it."""
+def around(
+    application: WSGIApplication, cfg: Config, worker: Callable[[], Any]
+) -> WSGIApplication:
+    """The application itself when nothing is wanted around it. `worker` tells whose it is now."""
     before = None if cfg.pre_request is unset_hook else cfg.pre_request
     after = None if cfg.post_request is unset_hook else cfg.post_request
     statsd = StatsD(cfg.statsd_host, cfg.statsd_prefix, cfg.dogstatsd_tags) if cfg.statsd_host else None
@@ -86,7 +88,7 @@ class Around:
     def __init__(
         self,
         application: WSGIApplication,
-        worker: Any,
+        worker: Callable[[], Any],
         before: Callable[..., object] | None,
         after: Callable[..., object] | None,
         statsd: StatsD | None,
@@ -99,10 +101,11 @@ class Around:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         begun = time.monotonic()
-        self.worker.nr += 1
+        worker = self.worker()
+        worker.nr += 1
         request, response = Request(environ), Response()
         if self.before is not None:
-            self.before(self.worker, request)
+            self.before(worker, request)
 
         def start(status: str, headers: Any, *exc_info: Any) -> Callable[[bytes], object]:
             write = start_response(status, headers, *exc_info)
@@ -115,7 +118,7 @@ class Around:
             return counted
 
         def done() -> None:
-            self.done(request, environ, response, time.monotonic() - begun)
+            self.done(worker, request, environ, response, time.monotonic() - begun)
 
         try:
             result = self.application(environ, start)
@@ -128,14 +131,16 @@ class Around:
             return result
         return Result(result, response, done)
 
-    def done(self, request: Request, environ: WSGIEnvironment, response: Response, seconds: float) -> None:
+    def done(
+        self, worker: Any, request: Request, environ: WSGIEnvironment, response: Response, seconds: float
+    ) -> None:
         if self.statsd is not None:
             self.statsd.request(response.status_code or 500, seconds)
         if self.after is not None:
             try:
-                self.after(self.worker, request, environ, response)
+                self.after(worker, request, environ, response)
             except Exception:
-                self.worker.log.exception("Exception in post_request hook")
+                worker.log.exception("Exception in post_request hook")
 
 
 class Result:

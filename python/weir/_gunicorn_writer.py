@@ -26,7 +26,8 @@ STOP_SECONDS = 1.0
 
 
 class Writer:
-    def __init__(self) -> None:
+    def __init__(self, core: Any) -> None:
+        self.core = core
         self.pid = 0
         self.cfg: Config | None = None  # what it writes by
         self.reads = self.writes = (-1, -1)  # of the error log and of the access log
@@ -36,6 +37,8 @@ class Writer:
         if self.cfg is None:
             errors, accesses = os.pipe(), os.pipe()
             self.reads, self.writes = (errors[0], accesses[0]), (errors[1], accesses[1])
+            for fd in self.writes:
+                os.fchmod(fd, 0o622)  # workers of another user open it by its path
         else:
             self.stop()
         wrong = self.fork(cfg)
@@ -52,10 +55,22 @@ class Writer:
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            live(cfg, self.reads, tells)
+            self.live(cfg, tells)
         os.close(tells)
         with open(answers, "rb") as stream:
             return stream.read().decode()
+
+    def live(self, cfg: Config, tells: int) -> None:
+        """The process, from its fork to its end."""
+        status = 1
+        try:
+            from weir import _gunicorn_log
+
+            self.core.gunicorn_title("logs", cfg.settings["proc_name"].value or "")
+            _gunicorn_log.write_for(cfg, self.reads, tells)
+            status = 0
+        finally:
+            os._exit(status)
 
     def stop(self) -> None:
         try:
@@ -68,8 +83,9 @@ class Writer:
         except (ProcessLookupError, ChildProcessError):
             pass  # it went by itself, or is no child of this process (a daemon)
 
-    def lead(self, core: Any, config: Any, cfg: Config) -> None:
+    def lead(self, config: Any, cfg: Config) -> None:
         """Have Weir write to the pipes."""
+        core = self.core
         core.gunicorn_lead(config, "error-log", "/proc/self/fd/%d" % self.writes[0])
         core.gunicorn_lead(config, "log-format", "json")
         if cfg.errorlog == "-":
@@ -77,15 +93,3 @@ class Writer:
         configured = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json
         if configured or (cfg.syslog and not cfg.disable_redirect_access_to_syslog):
             core.gunicorn_lead(config, "access-log", "/proc/self/fd/%d" % self.writes[1])
-
-
-def live(cfg: Config, reads: tuple[int, int], tells: int) -> None:
-    """The process, from its fork to its end."""
-    status = 1
-    try:
-        from weir import _gunicorn_log
-
-        _gunicorn_log.write_for(cfg, reads, tells)
-        status = 0
-    finally:
-        os._exit(status)

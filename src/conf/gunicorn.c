@@ -9,7 +9,6 @@
 
 #include <string.h>
 
-
 #define GUNICORN(name, flags, KIND, meta, def, min, max, MARK, setting, meaning)                   \
     {#name, flags, GUNICORN_##KIND, meta, def, min, max, GUNICORN_MARK_##MARK, setting, meaning},
 const struct gunicorn_row gunicorn_rows[GUNICORN_ROWS] = {

@@ -564,6 +564,50 @@ def test_configured_logging_is_read_again_on_hup(gunicorn):
     wait_for(lambda: "stopped" in text_of(other))
 
 
+def writer_of(server) -> int | None:
+    """The process that gives Weir's lines to Python's logging."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    for pid in map(int, children):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"weir: logs"):
+            return pid
+    return None
+
+
+def test_killing_the_process_that_writes_logs_stops_nothing_else(gunicorn):
+    conf = f"logconfig_dict = {LOGGING_DICT!r}"
+    port = free_port()
+    s = gunicorn(conf=conf, bind=f"127.0.0.1:{port}", ready=False, address=("127.0.0.1", port))
+    errors = gunicorn.folder / "errors.log"
+    wait_for(lambda: "serving" in text_of(errors))
+    os.kill(wait_for(lambda: writer_of(s)), signal.SIGKILL)
+    wait_for(lambda: writer_of(s) is None)
+    for _ in range(20):
+        assert s.get("/log/meanwhile").status == 200
+    s.kill(signal.SIGHUP)
+    wait_for(lambda: writer_of(s))
+    wait_for(lambda: "reloaded" in text_of(errors))
+    wait_for(lambda: '"GET /log/meanwhile HTTP/1.1"' in text_of(gunicorn.folder / "accesses.log"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_configured_logging_gets_lines_of_workers_of_another_user(weir):
+    with tempfile.TemporaryDirectory(prefix="weir-gunicorn-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the worker can neither make nor open the files
+        port = free_port()
+        s = Gunicorn(weir, folder)("-u", "nobody", conf=f"logconfig_dict = {LOGGING_DICT!r}",
+                                   bind=f"127.0.0.1:{port}", ready=False, address=("127.0.0.1", port))
+        errors = folder / "errors.log"
+        wait_for(lambda: "serving" in text_of(errors) and answers(s.address))
+        assert "what the application logs goes to gunicorn.error" in text_of(errors)
+        s.kill(signal.SIGUSR1)
+        wait_for(lambda: text_of(errors).count("log files opened again") == 2)
+        s.get("/log/hello")
+        wait_for(lambda: "the application says hello" in text_of(errors))
+        wait_for(lambda: '"GET /log/hello HTTP/1.1"' in text_of(folder / "accesses.log"))
+        s.stop()
+
+
 @pytest.mark.parametrize("what", ["--log-config=none.ini", "--log-config-json=none.json"])
 def test_logging_that_cannot_be_configured_ends_the_start(gunicorn, what):
     r = gunicorn.run(what)
