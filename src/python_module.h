@@ -100,6 +100,15 @@ struct supervisor_object {
     struct sockets *next_sockets;      /* owned */
     struct log_sink *next_errors;      /* owned */
 
+    /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded. */
+    struct template_process {
+        pid_t pid;           /* 0: there is none */
+        int end;             /* our end of its socket */
+        uint32_t generation; /* of the workers that it makes */
+    } templates[2];
+    int template_end; /* in a template: its own end; -1 elsewhere */
+    bool is_template; /* this process is one */
+
     PyThreadState *waiting; /* while the supervisor polls */
     PyObject *worker;       /* in a worker: counted; the host's object for it */
     struct worker_process process; /* in a worker */
@@ -117,6 +126,22 @@ WEIR_MUST_USE int python_supervisor_join(struct supervisor_object *o, struct ser
 
 /* Call a method of the host without arguments. What it raises is written to the error log. */
 void python_supervisor_tell(struct supervisor_object *o, const char *method);
+
+/* ---- python_module_template.c: --preload ---- */
+
+/* As supervisor_ops; the first one makes the template that it needs. */
+WEIR_MUST_USE pid_t python_template_spawn(struct supervisor_object *o, struct child *c);
+unsigned python_template_fds(void *host, int fds[2]);
+void python_template_news(void *host);
+void python_template_stranger(void *host, pid_t pid, int status);
+/* A reload begins (the template in use stays for now), has succeeded, or is undone. */
+void python_template_reload(struct supervisor_object *o);
+void python_template_reloaded(struct supervisor_object *o, bool ok);
+/* The whole server stops: no more workers. */
+void python_template_end(struct supervisor_object *o);
+/* Methods of weir._core.Supervisor. */
+PyObject *python_template_begin(PyObject *self, PyObject *unused);
+PyObject *python_template_next(PyObject *self, PyObject *unused);
 
 /* ---- python_module_watch.c ---- */
 

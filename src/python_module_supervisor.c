@@ -39,6 +39,11 @@ void python_supervisor_tell(struct supervisor_object *o, const char *method)
     Py_XDECREF(r);
 }
 
+static const struct conf *config_in_use(const struct supervisor_object *o)
+{
+    return o->next_config ? &o->next_config->conf : &o->config->conf;
+}
+
 static pid_t op_spawn(void *host, struct child *c)
 {
     struct supervisor_object *o = host;
@@ -46,6 +51,13 @@ static pid_t op_spawn(void *host, struct child *c)
     if (!worker) {
         complain(o);
         return -ECANCELED;
+    }
+    if (config_in_use(o)->preload) {
+        c->data = worker;
+        pid_t later = python_template_spawn(o, c);
+        if (later < 0)
+            Py_CLEAR(c->data);
+        return later;
     }
     PyOS_BeforeFork();
     pid_t pid = fork();
@@ -73,6 +85,10 @@ static void op_exited(void *host, struct child *c, int status)
     struct supervisor_object *o = host;
     PyObject *worker = c->data; /* ours */
     c->data = NULL;
+    if (!c->pid) { /* it never was */
+        Py_XDECREF(worker);
+        return;
+    }
     PyObject *r = PyObject_CallMethod(o->host, "exited", "Oi", worker, status); /* new */
     if (!r)
         complain(o);
@@ -114,6 +130,7 @@ static void op_stopping(void *host)
 {
     struct supervisor_object *o = host;
     process_stopping(&python_process, 0);
+    python_template_end(o);
     sockets_close(&o->next_sockets);
     sockets_close(&o->sockets);
 }
@@ -210,6 +227,7 @@ static int op_reload(void *host, struct supervisor_settings *s)
              log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
              process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0) {
         python_log_use(o->next_errors, c);
+        python_template_reload(o);
         *s = settings_of(c);
         return 0;
     }
@@ -226,6 +244,7 @@ static int op_reload(void *host, struct supervisor_settings *s)
 static void op_reloaded(void *host, bool ok)
 {
     struct supervisor_object *o = host;
+    python_template_reloaded(o, ok);
     if (ok) {
         sockets_replace(&o->sockets, o->next_sockets);
         o->next_sockets = NULL;
@@ -253,6 +272,9 @@ static const struct supervisor_ops OPS = {
     .reloaded = op_reloaded,
     .counted = op_counted,
     .upgrade = op_upgrade,
+    .news_fds = python_template_fds,
+    .news = python_template_news,
+    .stranger = python_template_stranger,
     .stopping = op_stopping,
     .reopened = op_reopened,
     .tick = op_tick,
@@ -275,6 +297,7 @@ static int supervisor_init(PyObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     o->host = Py_NewRef(host);
+    o->template_end = -1;
     o->config = (struct config_object *)Py_NewRef(config);
     return python_log_open(&o->errors, &o->config->conf);
 }
@@ -395,7 +418,7 @@ static PyObject *supervisor_may_complain(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct supervisor_object *o = (struct supervisor_object *)self;
-    return PyBool_FromLong(!o->worker || worker_process_may_complain(&o->process));
+    return PyBool_FromLong((!o->worker && !o->is_template) || worker_process_may_complain(&o->process));
 }
 
 int python_supervisor_join(struct supervisor_object *o, struct server *s)
@@ -428,7 +451,7 @@ int python_supervisor_join(struct supervisor_object *o, struct server *s)
 static void supervisor_dealloc(PyObject *self)
 {
     struct supervisor_object *o = (struct supervisor_object *)self;
-    if (o->worker) {
+    if (o->worker || o->is_template) {
         sockets_forget(&o->next_sockets);
         sockets_forget(&o->sockets);
     }
@@ -452,6 +475,12 @@ static PyObject *supervisor_worker(PyObject *self, void *unused)
     return Py_NewRef(worker ? worker : Py_None);
 }
 
+static PyObject *supervisor_is_template(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((struct supervisor_object *)self)->is_template);
+}
+
 static PyMethodDef supervisor_methods[] = {
     {"listen", supervisor_listen, METH_NOARGS,
      "Open all addresses; OSError with one clear sentence."},
@@ -460,6 +489,10 @@ static PyMethodDef supervisor_methods[] = {
     {"stop", supervisor_stop_py, METH_VARARGS, "stop(quick=False): as TERM, or QUIT."},
     {"begin", supervisor_begin, METH_NOARGS,
      "In a worker, first: do not outlive the supervisor. False: it has ended already."},
+    {"template_begin", python_template_begin, METH_NOARGS,
+     "In a template (--preload), first. False: the supervisor has ended already."},
+    {"template_next", python_template_next, METH_NOARGS,
+     "In a template: wait for orders and fork. In each worker: its age. None: nobody orders any more."},
     {"may_complain", supervisor_may_complain, METH_NOARGS,
      "Is this the first worker that says why it cannot start?"},
     {NULL, NULL, 0, NULL},
@@ -467,6 +500,7 @@ static PyMethodDef supervisor_methods[] = {
 
 static PyGetSetDef supervisor_getset[] = {
     {"addresses", supervisor_addresses, NULL, "URLs of the open addresses", NULL},
+    {"is_template", supervisor_is_template, NULL, "does this process fork the workers?", NULL},
     {"worker", supervisor_worker, NULL, "in a worker what the host made for it", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -115,6 +115,7 @@ class Supervisor:
         self.added: list[str] = []  # names in the environment that came from the configuration
         self.workers: dict[int, Worker] = {}  # by process id
         self.worker: Worker | None = None  # in a worker: itself
+        self.preloaded: Any = None  # in a template and its workers: the application
         self.num_workers = config.workers
         self.cfg = hooks.settings(config)
 
@@ -138,7 +139,7 @@ class Supervisor:
         self.guard(self.hooks.nworkers_changed, self, self.num_workers, None)
         status = self.c.run()
         if status is None:
-            self.worker = self.c.worker
+            self.worker = template(self) if self.c.is_template else self.c.worker
             return 0
         self.guard(self.hooks.on_exit, self)
         return status
@@ -258,6 +259,52 @@ def work(supervisor: Supervisor, worker: Worker) -> int:
     return status
 
 
+def template(supervisor: Supervisor) -> Worker:
+    """The life of the process that imports the application and forks the workers (--preload). It returns
+    in the workers only."""
+    from weir import _load
+
+    if not supervisor.c.template_begin():
+        os._exit(0)
+    status = 0
+    try:
+        supervisor.preloaded = supervisor.hooks.load_app(supervisor.config)
+        warn_of_threads(supervisor.log)
+        import gc
+
+        gc.collect()
+        gc.freeze()  # so that collections in the workers do not write to what they share
+        age = supervisor.c.template_next()
+        if age is not None:
+            return Worker(age, supervisor.pid, supervisor.cfg, supervisor.log)
+    except _load.LoadError as error:
+        if supervisor.c.may_complain():
+            complain(str(error), error.details)
+        status = APP_FAILED
+    except OSError as error:
+        if supervisor.c.may_complain():
+            complain(str(error))
+        status = BOOT_FAILED
+    except KeyboardInterrupt:
+        status = 130
+    flush()
+    os._exit(status)
+
+
+def warn_of_threads(log: Log) -> None:
+    """Threads do not survive a fork: what they did, or held locked, is missing in the workers."""
+    import threading
+
+    names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    more = len(os.listdir("/proc/self/task")) - 1 - len(names)
+    if more > 0:
+        names.append("%d not of Python" % more)
+    if names:
+        log.warning(
+            "preload: the application has started threads (%s); they do not run in the workers: start them "
+            "in post_fork or with the first request, or leave --preload out", ", ".join(names))
+
+
 def boot(supervisor: Supervisor, worker: Worker) -> Any:
     """A server that is ready to run. Raises StartError."""
     from weir import _load
@@ -266,7 +313,9 @@ def boot(supervisor: Supervisor, worker: Worker) -> Any:
     must_return(hooks.post_fork, supervisor, worker)
     reloader = reload_in(supervisor) if config.reload else None
     try:
-        app = load(supervisor, worker, reloader)
+        app = supervisor.preloaded
+        if app is None:
+            app = load(supervisor, worker, reloader)
         server = supervisor.core.Server(app, config, supervisor.c)
         server.listen()
     except _load.LoadError as error:

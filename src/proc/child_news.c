@@ -157,6 +157,41 @@ static void child_ended(struct supervisor *s, struct child *c, int status)
     child_forget(s, c);
 }
 
+/* One that was left for later. */
+static struct child *unborn(const struct supervisor *s, unsigned slot, uint32_t age)
+{
+    struct child *c = slot < s->top ? s->children[slot] : NULL;
+    return c && c->age == age && c->pid == 0 ? c : NULL;
+}
+
+bool supervisor_born(struct supervisor *s, unsigned slot, uint32_t age, pid_t pid)
+{
+    struct child *c = unborn(s, slot, age);
+    if (!c)
+        return false;
+    c->pid = pid;
+    atomic_store(&child_slot(s, c)->pid, pid);
+    if (c->state == CHILD_RETIRING) /* was told to end before it was */
+        child_signal(c, SIGTERM);
+    return true;
+}
+
+void supervisor_unborn(struct supervisor *s, unsigned slot, uint32_t age, int status)
+{
+    struct child *c = unborn(s, slot, age);
+    if (c)
+        child_ended(s, c, status);
+}
+
+void supervisor_unborn_all(struct supervisor *s, uint32_t generation, int status)
+{
+    for (unsigned i = 0; i < s->board->n_slots; i++) {
+        struct child *c = s->children[i];
+        if (c && c->pid == 0 && c->generation == generation)
+            child_ended(s, c, status);
+    }
+}
+
 static struct child *child_of(const struct supervisor *s, pid_t pid)
 {
     for (unsigned i = 0; i < s->top; i++)
@@ -171,6 +206,10 @@ void children_reap(struct supervisor *s)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         struct child *c = child_of(s, pid);
+        if (!c && s->ops->news) { /* its birth may not have been read yet */
+            s->ops->news(s->host);
+            c = child_of(s, pid);
+        }
         if (c)
             child_ended(s, c, status);
         else if (s->ops->stranger)

@@ -193,8 +193,8 @@ bool child_start(struct supervisor *s)
             return true;
         }
         if (pid > 0) {
-            c->pid = pid;
-            atomic_store(&child_slot(s, c)->pid, pid);
+            c->pid = pid == SPAWN_LATER ? 0 : pid;
+            atomic_store(&child_slot(s, c)->pid, c->pid);
             close(c->worker_fd);
             c->worker_fd = -1;
             return true;

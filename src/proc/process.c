@@ -143,6 +143,12 @@ void process_end(struct process *p)
     p->begun = false;
 }
 
+void process_template(const struct process *p, const struct conf *c)
+{
+    if (p->begun)
+        title_role("template", c->proc_name, app_of(c));
+}
+
 int process_worker(const struct process *p, const struct conf *c, struct err *e)
 {
     title_role("worker", c->proc_name, app_of(c));

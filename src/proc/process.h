@@ -72,6 +72,9 @@ void process_stopping(struct process *p, int successor);
 
 void process_end(struct process *p);
 
+/* In the template of --preload: its title. It keeps its user, for the workers. */
+void process_template(const struct process *p, const struct conf *c);
+
 /* In a worker: its title, and its user. On failure it must end. */
 WEIR_MUST_USE int process_worker(const struct process *p, const struct conf *c, struct err *e);
 

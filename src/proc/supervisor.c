@@ -397,6 +397,10 @@ static void wait_for_news(struct supervisor *s)
     for (unsigned i = 0; i < s->top; i++)
         if (s->children[i] && s->children[i]->tell_fd >= 0)
             s->fds[n++] = (struct pollfd){.fd = s->children[i]->tell_fd, .events = POLLIN};
+    int news[SUPERVISOR_NEWS_MAX];
+    unsigned news_at = n, n_news = s->ops->news_fds ? s->ops->news_fds(s->host, news) : 0;
+    for (unsigned i = 0; i < n_news; i++)
+        s->fds[n++] = (struct pollfd){.fd = news[i], .events = POLLIN};
     int timeout_ms = time_left(s);
     if (s->ops->wait_begin)
         s->ops->wait_begin(s->host);
@@ -414,6 +418,11 @@ static void wait_for_news(struct supervisor *s)
         if (s->fds[n++].revents)
             child_hear(s, c);
     }
+    bool any = false;
+    for (unsigned i = 0; i < n_news; i++)
+        any |= s->fds[news_at + i].revents != 0;
+    if (any)
+        s->ops->news(s->host);
 }
 
 int supervisor_run(struct supervisor *s)
@@ -455,7 +464,7 @@ int supervisor_new(struct supervisor **out, const struct supervisor_settings *se
         s->hand_recv = s->hand_send = -1;
         s->board = scoreboard_new(n_slots);
         s->children = calloc(n_slots, sizeof(struct child *));
-        s->fds = calloc(n_slots + 1, sizeof *s->fds);
+        s->fds = calloc(n_slots + 1 + SUPERVISOR_NEWS_MAX, sizeof *s->fds);
     }
     if (!s || !s->board || !s->children || !s->fds) {
         supervisor_free(out);

@@ -104,11 +104,19 @@ struct supervisor_settings {
  * What the host does. All from supervisor_run, in the supervisor's process; NULL where nothing is
  * to be done, but for `spawn`.
  */
+#define SPAWN_LATER INT32_MAX
+#define SUPERVISOR_NEWS_MAX 2
+
 struct supervisor_ops {
     /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and
-     * then nothing of c is kept. The host may fork itself or have a template do it; the worker's
-     * end of the socket is c->worker_fd. */
+     * then nothing of c is kept. The worker's end of the socket is c->worker_fd. SPAWN_LATER:
+     * another process makes it (--preload) and has a copy of that end; supervisor_born follows. */
     pid_t (*spawn)(void *host, struct child *c);
+    /* Descriptors, at most SUPERVISOR_NEWS_MAX, from which the host reads of workers that somebody else
+     * makes for it (SPAWN_LATER): how many. */
+    unsigned (*news_fds)(void *host, int fds[2]);
+    /* Read them: supervisor_born, supervisor_unborn. Also before a child is taken for a stranger. */
+    void (*news)(void *host);
     /* It has been waited for; `status` as from waitpid. c ends here. */
     void (*exited)(void *host, struct child *c, int status);
     /* Workers of the first generation serve. -1: do not go on (the host has said why). */
@@ -177,6 +185,14 @@ WEIR_MUST_USE int supervisor_new(struct supervisor **out, const struct superviso
  * between workers has been given back; signals are as they were before. */
 #define SUPERVISOR_WORKER (-1)
 WEIR_MUST_USE int supervisor_run(struct supervisor *s);
+
+/* From ops->news: the worker that `spawn` left for later is this process. False: nobody waits for it any
+ * more. */
+WEIR_MUST_USE bool supervisor_born(struct supervisor *s, unsigned slot, uint32_t age, pid_t pid);
+/* From ops->news and ops->stranger: it will never be; `status` as from waitpid says why. */
+void supervisor_unborn(struct supervisor *s, unsigned slot, uint32_t age, int status);
+/* The same for all of a generation that wait. */
+void supervisor_unborn_all(struct supervisor *s, uint32_t generation, int status);
 
 /* Stop as TERM (or as QUIT) does. From ops. */
 void supervisor_stop(struct supervisor *s, bool quick);

@@ -472,7 +472,15 @@ class Server:
         if not self.supervised:
             return [self.pid]
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in text.split()]
+        return [int(pid) for pid in text.split() if pid != str(self.template_pid())]
+
+    def template_pid(self) -> int:
+        """The process that forks the workers of --preload; 0: there is none."""
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"weir: template"):
+                    return int(pid)
+        return 0
 
     @property
     def worker_pid(self) -> int:
