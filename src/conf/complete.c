@@ -44,6 +44,12 @@ static void quoted(const char *text, const char *more, FILE *out)
     }
 }
 
+/* What to say before the help of an option that does nothing. */
+static const char *effect(const struct manual_option *o)
+{
+    return o->no_effect ? "no effect: " : o->needless ? "nothing to do: " : "";
+}
+
 /* ---- bash ---- */
 
 static void bash_option(void *arg, const struct manual_option *o)
@@ -213,8 +219,7 @@ static void zsh_spec(const struct manual_option *o, const char *dashes, const ch
                      const char *joint, FILE *out)
 {
     fprintf(out, "        '%s%s%s%s[", o->repeats ? "*" : "", dashes, name, joint);
-    if (o->no_effect)
-        fputs("no effect: ", out);
+    fputs(effect(o), out);
     quoted(o->help, "[]\\", out);
     fputc(']', out);
     zsh_value(o, out);
@@ -323,7 +328,7 @@ static void fish_line(const struct writer *w, const struct manual_option *o, con
     if (*no)
         fprintf(w->out, "the opposite of --%s", o->name);
     else
-        fprintf(w->out, "%s", o->no_effect ? "no effect: " : "");
+        fputs(effect(o), w->out);
     for (const char *p = *no ? "" : o->help; *p; p++)
         fprintf(w->out, *p == '\'' || *p == '\\' ? "\\%c" : "%c", *p);
     fputs("'\n", w->out);

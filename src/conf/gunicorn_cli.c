@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "conf/gunicorn.h"
+#include "conf/manual_private.h"
 #include "conf/version.h"
 
 #define USAGE "[OPTIONS] [APP_MODULE]"
@@ -490,4 +491,65 @@ void conf_gunicorn_complain(const struct conf *c, const char *program, const str
         fprintf(out, "usage: %s " USAGE "\n%s: error: %s\n", program, program, e->text);
     else
         fprintf(out, "weir: %s\n", e->text);
+}
+
+/* ---- the manual ---- */
+
+static struct manual_option manual_row(const struct gunicorn_row *row, const char *name)
+{
+    bool flag = row->kind == GUNICORN_BOOL || row->kind == GUNICORN_UNBOOL;
+    struct manual_option o = manual_option(name, KIND_TEXT, row->def, row->min, "", row->meaning);
+    if (flag || strcmp(row->def, "''") == 0)
+        o.def = "";
+    o.min = "";
+    o.repeats = row->kind == GUNICORN_LIST || row->kind == GUNICORN_PAIRS;
+    o.no_effect = row->mark == GUNICORN_MARK_I;
+    o.needless = row->mark == GUNICORN_MARK_Q;
+    if (o.value == VALUE_WORD)
+        o.word = row->meta;
+    if (flag || row->kind == GUNICORN_MAYBE) {
+        o.value = VALUE_NONE;
+        o.word = "";
+    } else if (row->kind == GUNICORN_CHOICE) {
+        o.value = VALUE_CHOICE;
+        o.words = row->max;
+    } else if (strcmp(row->meta, "FILE") == 0 || strcmp(row->meta, "FILES") == 0) {
+        o.value = VALUE_FILE;
+    } else if (strcmp(row->meta, "DIR") == 0) {
+        o.value = VALUE_FOLDER;
+    }
+    return o;
+}
+
+/* "-w,--workers": each long name of the flags is an option, the first has the letter. */
+static void each_name(const struct gunicorn_row *row, manual_option_fn *fn, void *arg)
+{
+    char letter = 0;
+    for (const char *p = row->flags; *p;) {
+        char name[64];
+        size_t n = strcspn(p, ",");
+        if (n == 2) {
+            letter = p[1];
+        } else if (n > 2 && n - 2 < sizeof name) {
+            memcpy(name, p + 2, n - 2);
+            name[n - 2] = 0;
+            struct manual_option o = manual_row(row, name);
+            o.letter = letter;
+            fn(arg, &o);
+            letter = 0;
+        }
+        p += n + (p[n] == ',');
+    }
+}
+
+void conf_gunicorn_each(manual_option_fn *fn, void *arg)
+{
+    struct manual_option o = manual_flag("help", "the usage");
+    o.letter = 'h';
+    fn(arg, &o);
+    o = manual_flag("version", "the version");
+    o.letter = 'v';
+    fn(arg, &o);
+    for (size_t i = 0; i < GUNICORN_ROWS; i++)
+        each_name(&gunicorn_rows[i], fn, arg);
 }

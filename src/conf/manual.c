@@ -113,6 +113,15 @@ const struct manual_program manual_programs[] = {
      .brief = "the command line of Waitress",
      .takes_app = true,
      .each = conf_waitress_each},
+    {.word = "gunicorn",
+     .usage = "[\\fIoptions\\fR] [\\fIMODULE\\fR[:\\fIAPP\\fR]]",
+     .about =
+         "The command line of Gunicorn, with its names and defaults, \\fIgunicorn.conf.py\\fR,\n"
+         "\\fBGUNICORN_CMD_ARGS\\fR and \\fBWEB_CONCURRENCY\\fR. Every setting of\n"
+         "\\fBweir\\fR works here as well, by its full name.\n",
+     .brief = "the command line of Gunicorn",
+     .takes_app = true,
+     .each = conf_gunicorn_each},
     {.word = "healthcheck",
      .usage = "[\\fIADDRESS\\fR] [\\fIoptions\\fR]",
      .about =
@@ -202,13 +211,13 @@ static void sentence(const char *text, FILE *out)
 
 static void option_text(const struct manual_option *o, FILE *out)
 {
-    if (o->no_effect)
-        fputs("No effect: ", out);
-    sentence(o->help, out);
-    if (o->no_effect) {
+    if (o->no_effect || o->needless) {
+        fputs(o->no_effect ? "No effect: " : "Nothing to do: ", out);
+        roff(o->help, out);
         fputs(".\n", out);
         return;
     }
+    sentence(o->help, out);
     fputs(o->repeats ? "; may be repeated.\n" : ".\n", out);
     if (*o->def) {
         fputs("Default ", out);
@@ -343,17 +352,37 @@ void conf_manual(FILE *out)
         ".TP\n.BR LISTEN_FDS ,\\  LISTEN_PID\n"
         "Sockets that a service manager opened; see\n"
         ".BR sd_listen_fds (3).\n"
+        ".TP\n.BR NOTIFY_SOCKET ,\\  WATCHDOG_USEC\n"
+        "Whom to tell that Weir is ready, that it reloads or stops, and that it is alive; see\n"
+        ".BR sd_notify (3).\n"
         ".SH SIGNALS\n"
-        ".TP\n.BR TERM ,\\  INT\n"
-        "Accept nothing new, finish what runs within \\fB\\-\\-grace\\fR, and end. A second one "
-        "ends\n"
-        "at once.\n"
+        "To the process that was started, the supervisor of the workers:\n"
+        ".TP\n.B TERM\n"
+        "Stop: what runs finishes within \\fB\\-\\-grace\\fR. A second one leaves it two seconds.\n"
+        ".TP\n.BR INT ,\\  QUIT\n"
+        "Stop at once.\n"
+        ".TP\n.B HUP\n"
+        "Reload: new workers read configuration and application; when all of them serve, the\n"
+        "old ones end. No connection is dropped.\n"
         ".TP\n.B USR1\n"
         "Open the log files again.\n"
+        ".TP\n.B USR2\n"
+        "Upgrade: start a new supervisor, of the program that is now on disk, beside this one.\n"
+        ".TP\n.BR TTIN ,\\  TTOU\n"
+        "One worker more, one less.\n"
+        ".TP\n.B WINCH\n"
+        "With \\fB\\-\\-daemon\\fR: end the workers and stay.\n"
+        ".PP\n"
+        "With \\fB\\-\\-workers 0\\fR, and under \\fBweir waitress\\-serve\\fR, there is one "
+        "process. It\n"
+        "knows TERM and INT, which let what runs finish, and USR1.\n"
         ".SH \"EXIT STATUS\"\n"
         ".TP\n.B 0\nIt served and was asked to end.\n"
-        ".TP\n.B 1\nIt could not start, or what ran did not end within the time given.\n"
-        ".TP\n.B 2\nThe command line is wrong.\n"
+        ".TP\n.B 1\n"
+        "It could not start: a file, an address, a setting in a file; or work was cut at the end.\n"
+        ".TP\n.B 2\nThe command line or a variable is wrong.\n"
+        ".TP\n.B 3\nA worker could not start.\n"
+        ".TP\n.B 4\nThe application could not be loaded.\n"
         ".SH EXAMPLES\n"
         ".TP\n"
         ".B weir \\-\\-bind 0.0.0.0:5000 \\-\\-access\\-log \\- api.index:app\n"
@@ -361,6 +390,9 @@ void conf_manual(FILE *out)
         ".TP\n"
         ".B weir waitress\\-serve \\-\\-port=8080 \\-\\-threads=8 api.index:app\n"
         "As it was written for Waitress.\n"
+        ".TP\n"
+        ".B weir gunicorn \\-w 4 \\-b 0.0.0.0:5000 api.index:app\n"
+        "As it was written for Gunicorn.\n"
         ".TP\n"
         ".B weir \\-\\-factory \\-\\-check\\-config shop:create_app\n"
         "Call \\fBcreate_app\\fR to get the application, say whether everything is fine, and "

@@ -33,6 +33,7 @@ struct manual_option {
     bool negatable;          /* there is --no-NAME, too */
     bool repeats;            /* may stand several times */
     bool no_effect;          /* accepted, does nothing; help says why */
+    bool needless;           /* accepted, and so in any case */
     const char *word;        /* for the value: "ADDRESS", "TIME"; "" for flags */
     const char *words;       /* CHOICE: "a|b|c"; else "" */
     const char *def;         /* as written by a user; "" = none */
@@ -63,8 +64,9 @@ struct manual_program {
 extern const struct manual_program manual_programs[];
 extern const unsigned manual_programs_n;
 
-/* ---- cli.c, waitress.c: their options ---- */
+/* ---- cli.c, waitress.c, gunicorn_cli.c: their options ---- */
 void conf_weir_each(manual_option_fn *fn, void *arg);
 void conf_waitress_each(manual_option_fn *fn, void *arg);
+void conf_gunicorn_each(manual_option_fn *fn, void *arg);
 
 #endif

@@ -43,6 +43,15 @@ def rows(name: str) -> set[str]:
     return found
 
 
+def gunicorn() -> set[str]:
+    """The long options of Gunicorn."""
+    text = (ROOT / "src/conf/gunicorn.def").read_text()
+    flags = re.findall(r'^GUNICORN\(\w+, "([^"]*)"', text, re.M)
+    found = {flag[2:] for row in flags for flag in row.split(",") if flag.startswith("--")}
+    assert len(found) > 60
+    return found
+
+
 # ---- the page ----
 
 
@@ -58,7 +67,7 @@ def page(written) -> str:
 @needs("groff")
 def test_the_page_is_clean_roff(page):
     assert page.startswith("WEIR(1)")
-    for heading in ("NAME", "SYNOPSIS", "OPTIONS", "WAITRESS-SERVE", "HEALTHCHECK", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):
+    for heading in ("NAME", "SYNOPSIS", "OPTIONS", "WAITRESS-SERVE", "GUNICORN", "HEALTHCHECK", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):
         assert re.search(rf"^{heading}$", page, re.M), heading
 
 
@@ -78,9 +87,10 @@ def test_the_page_can_be_found_by_apropos(written):
 
 @needs("groff")
 def test_every_option_has_its_entry_in_the_page(page):
-    entries = set(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]*)", page, re.M))
+    entries = set(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9_-]*)", page, re.M))
     assert not rows("settings.def") - entries
     assert not rows("waitress.def") - entries
+    assert not gunicorn() - entries
     assert "-b, --bind ADDRESS" in page and "--factory, --no-factory" in page
     assert "--dump-reference" not in page
 
@@ -156,6 +166,10 @@ def test_bash_completes_other_command_lines(written, folder):
     assert not {f"--{name}" for name in rows("waitress.def")} - set(offered)
     assert "--preload" not in offered and "--call" in offered
     assert bash(written, folder, "weir", "waitress-serve", "--unix-socket", "a") == ["a file.env"]
+    offered = bash(written, folder, "weir", "gunicorn", "--")
+    assert not {f"--{name}" for name in gunicorn()} - set(offered)
+    assert sorted(bash(written, folder, "weir", "gunicorn", "-c", "sh")) == ["shelf", "shop.py"]
+    assert bash(written, folder, "weir", "gunicorn", "--header-map", "d") == ["drop", "dangerous"]
     assert bash(written, folder, "weir", "healthcheck", "--") == ["--help", "--timeout"]
     assert bash(written, folder, "weir", "healthcheck", "sh") == []
 
