@@ -17,19 +17,24 @@
 #include "conf/conf.h"
 #include "proc/healthcheck.h"
 
-/* From the build tree: the package with its extension lies beside this executable. */
+/* Where the package with its extension is, seen from this executable: beside it in the build tree; when
+ * installed in a folder that has it alone, so that a virtual environment, which does not look into the
+ * system's modules, finds it as well. */
 static bool package_beside(char *out, size_t n)
 {
+    static const char *const places[] = {"python", "../lib/weir/python"};
     char self[PATH_MAX], probe[PATH_MAX + 64];
     ssize_t k = readlink("/proc/self/exe", self, sizeof self - 1);
     if (k <= 0)
         return false;
     self[k] = 0;
     const char *folder = dirname(self);
-    snprintf(probe, sizeof probe, "%s/python/weir/__init__.py", folder);
-    if (access(probe, R_OK) != 0)
-        return false;
-    return (size_t)snprintf(out, n, "%s/python", folder) < n;
+    for (size_t i = 0; i < countof(places); i++) {
+        snprintf(probe, sizeof probe, "%s/%s/weir/__init__.py", folder, places[i]);
+        if (access(probe, R_OK) == 0)
+            return (size_t)snprintf(out, n, "%s/%s", folder, places[i]) < n;
+    }
+    return false;
 }
 
 /* Put `folder` first on PYTHONPATH. */

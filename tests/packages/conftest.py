@@ -29,7 +29,7 @@ def weir_module(tmp_path_factory):
         yield s
 
 
-def run(*command: str | Path, timeout: float = 150, **more) -> str:
+def run(*command: str | Path, timeout: float = 380, **more) -> str:
     """Standard output and error of a program that must not fail."""
     environment = {k: v for k, v in os.environ.items() if not re.match(r"(WEIR_|PORT$|VIRTUAL_ENV|PYTHONPATH)", k)}
     environment.update(more.pop("env", {}))
@@ -39,4 +39,12 @@ def run(*command: str | Path, timeout: float = 150, **more) -> str:
     return done.stdout
 
 
-__all__ = ["ROOT", "Starter", "run"]
+def certificate(folder: Path) -> list[str]:
+    """A self-signed one, as options of weir."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key,
+        "-out", cert, "-days", "2", "-subj", "/CN=localhost")
+    return ["--certfile", str(cert), "--keyfile", str(key)]
+
+
+__all__ = ["ROOT", "Starter", "certificate", "run"]

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, certificate, run
 from harness import APPS, PYTHON
 
 VERSION = re.search(r'WEIR_VERSION "(.*)"', (ROOT / "src/conf/version.h").read_text())[1]
@@ -16,7 +16,8 @@ VERSION = re.search(r'WEIR_VERSION "(.*)"', (ROOT / "src/conf/version.h").read_t
 needs_builder = pytest.mark.skipif(
     subprocess.run([PYTHON, "-c", "import pip, mesonpy, venv"], capture_output=True).returncode != 0,
     reason="pip, venv or meson-python is not installed")
-pytestmark = needs_builder
+# Building takes its time on a busy machine.
+pytestmark = [needs_builder, pytest.mark.timeout(400)]
 
 
 def test_the_version_is_the_same_everywhere():
@@ -76,6 +77,12 @@ def test_the_installed_command_serves(environment, weir):
     server = weir(command=[str(environment / "bin/weir"), "--bind", "127.0.0.1:0", "basic:app"], cwd=APPS)
     assert server.get("/").status == 200
     assert server.get("/-/ping").body == b"pong\n"
+
+
+def test_the_installed_command_serves_tls(environment, weir, tmp_path):
+    """_tls.so is found beside the extension."""
+    server = weir(command=[str(environment / "bin/weir"), "--bind", "127.0.0.1:0", *certificate(tmp_path), "basic:app"], cwd=APPS)
+    assert run("curl", "-sSk", f"https://127.0.0.1:{server.port}/-/ping") == "pong\n"
 
 
 def test_the_installed_module_serves(environment, weir):
