@@ -9,6 +9,8 @@
 static const unsigned FEWER_MS = 20;
 /* … and for so long to one that has a free place, when we have none. */
 static const unsigned PLACE_MS = 100;
+/* For so long one without a place looks whether others have one. */
+static const unsigned LOOKS_MS = 5;
 /* Pauses between two looks: as long as it has been left already, within these. */
 static const unsigned PAUSE_MS_MIN = 1;
 static const unsigned PAUSE_MS_MAX = 5;
@@ -59,25 +61,39 @@ static bool has_fewer(const struct balance *b, const struct scoreboard_slot *s)
     return get(&b->board->slots[b->own].open) > open + slack;
 }
 
+/* Is another worker to be expected with a free place? One that runs short requests has none in the very moment, so that
+ * several looks decide; what one of them has seen holds for as long as the connection waits. */
+static bool others_have_place(struct balance *b, unsigned held_ms)
+{
+    if (held_ms == 0)
+        b->place_seen = false;
+    bool others = false;
+    for (unsigned i = 0; i < b->board->n_slots && !b->place_seen; i++) {
+        if (!listens(b, i))
+            continue;
+        others = true;
+        b->place_seen = has_place(&b->board->slots[i]);
+    }
+    return b->place_seen || (others && held_ms < LOOKS_MS);
+}
+
 unsigned balance_hold(struct balance *b, unsigned held_ms)
 {
-    bool own_place = has_place(&b->board->slots[b->own]), other_place = false;
-    for (unsigned i = 0; i < b->board->n_slots && !own_place && !other_place; i++)
-        other_place = listens(b, i) && has_place(&b->board->slots[i]);
+    const struct scoreboard_slot *own = &b->board->slots[b->own];
+    bool own_place = has_place(own);
+    /* Nothing could run here before the replacement is there: let it wait in the kernel, for that one. */
+    if (!own_place && atomic_load_explicit(&own->recycle, memory_order_relaxed) == RECYCLE_STUCK)
+        return PAUSE_MS_MAX;
+    bool other_place = !own_place && others_have_place(b, held_ms);
     unsigned limit_ms = other_place ? PLACE_MS : FEWER_MS;
     bool better = false;
     for (unsigned i = 0; i < b->board->n_slots; i++) {
         const struct scoreboard_slot *s = &b->board->slots[i];
         if (!listens(b, i))
             continue;
-        bool first;
-        if (other_place)
-            first = has_place(s);
-        else if (own_place)
-            /* One without a place may just be in the middle of a short request: look twice. */
-            first = has_fewer(b, s) && (held_ms == 0 || has_place(s));
-        else
-            first = has_fewer(b, s);
+        bool first = other_place || has_fewer(b, s);
+        if (own_place && held_ms > 0) /* the same, from the other side: was it a short request? */
+            first = first && has_place(s);
         if (first && held_ms >= limit_ms)
             b->deaf[i] = (struct balance_deaf){
                 .beat_ns = atomic_load_explicit(&s->beat_ns, memory_order_relaxed),

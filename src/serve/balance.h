@@ -13,6 +13,7 @@
 #ifndef WEIR_SERVE_BALANCE_H
 #define WEIR_SERVE_BALANCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/attr.h"
@@ -28,6 +29,7 @@ struct balance {
     const struct scoreboard *board; /* lent */
     unsigned own;                   /* slot */
     struct balance_deaf *deaf;      /* owned; one for each slot */
+    bool place_seen;                /* while the present connection waits another worker had a free place */
 };
 
 /* 0 or -ENOMEM. */
