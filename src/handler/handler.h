@@ -79,6 +79,7 @@ struct call {
     int status;               /* 0 until set */
     bool keep_alive;          /* decided when the head is framed */
     const _Atomic bool *last;  /* lent; true: the server stops and keeps no connection. NULL: never */
+    const _Atomic bool *ends_early; /* lent; true: streams are to end as soon as they can. NULL: never */
     bool has_length;          /* the application set Content-Length */
     bool has_date, has_server, has_via;
     bool close_wanted;        /* the handler asks for the end of the connection */
@@ -186,6 +187,14 @@ WEIR_MUST_USE enum call_verdict call_hint_field(struct buf *hints, struct slice 
  * them (HTTP/1.0) or is gone; -EALREADY: the head is framed; -EMSGSIZE: too much for one
  * response; -ENOMEM. */
 WEIR_MUST_USE int call_hint(struct call *c, const struct buf *hints);
+
+/* Executor, after content was sent: shall this response, a stream without a length, end now (call_end)? The server stops
+ * and does not wait for its streams. */
+static inline bool call_ends_early(const struct call *c)
+{
+    return c->state == CALL_BODY && c->framing == CALL_CHUNKED && c->ends_early &&
+           atomic_load_explicit(c->ends_early, memory_order_relaxed);
+}
 
 /* ---- who answers ---- */
 

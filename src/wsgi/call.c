@@ -74,6 +74,12 @@ static void failed(struct wsgi_run *run)
     }
     /* What we raised ourselves because the client left or sent nonsense is no fault of the
      * application. */
+    if (WEIR_UNLIKELY(run->ended_early) && c->state == CALL_BODY &&
+        PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        if (call_end(c) == 0)
+            return;
+    }
     bool ours = (run->client_gone || run->body_error) && PyErr_ExceptionMatches(PyExc_OSError);
     int status = ours ? failure_status(run) : 500;
     PyObject *text = NULL; /* new */
@@ -239,6 +245,8 @@ static int send_iterable(struct wsgi_run *run, PyObject *iterable)
         /* The rest would be dropped: HEAD, 304 …, or beyond Content-Length. */
         if (rc == WSGI_SENT && c->state == CALL_BODY && (c->bodyless || c->excess))
             break;
+        if (rc == WSGI_SENT && call_ends_early(c))
+            break; /* finish() ends it in order, and close() tells the application */
     }
     Py_DECREF(it);
     if (PyErr_Occurred()) {

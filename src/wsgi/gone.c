@@ -16,7 +16,7 @@ static PyObject *gone_call(PyObject *self, PyObject *const *args, size_t nargsf,
         return NULL;
     }
     if (g->run)
-        return PyBool_FromLong(g->run->client_gone || call_gone(g->run->c));
+        return PyBool_FromLong(g->run->client_gone || call_gone(g->run->c) || call_ends_early(g->run->c));
     return PyBool_FromLong(g->last);
 }
 

@@ -34,6 +34,11 @@ static PyObject *write_call(PyObject *self, PyObject *const *args, size_t nargsf
     }
     if (wsgi_run_claim(run))
         return NULL;
+    if (WEIR_UNLIKELY(call_ends_early(run->c))) {
+        run->ended_early = true;
+        PyErr_SetString(PyExc_BrokenPipeError, "the server stops and ends this response");
+        return NULL;
+    }
     switch (wsgi_send_item(run, args[0], true)) {
     case WSGI_SENT:
         Py_RETURN_NONE;

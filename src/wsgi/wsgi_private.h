@@ -173,6 +173,7 @@ struct wsgi_run {
     bool started;     /* start_response was called and was right */
     bool streamed;    /* bytes were flushed before the end */
     bool client_gone; /* a flush said so */
+    bool ended_early; /* write() told the application that its response is to end */
     bool reading;     /* a thread is inside a read without the GIL */
     bool writing;     /* a thread waits for the client without the GIL */
     bool misplaced;   /* the path is not below SCRIPT_NAME, which is required: no call */

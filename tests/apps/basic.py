@@ -162,12 +162,27 @@ class Closing:
 
     def close(self) -> None:
         note(f"closed {self.name}")
+        if self.name == "ticks":
+            sys.stderr.write("ticks closed\n")
 
 
 def stream(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
     """/stream/N: N pieces, each of its own."""
     start("200 OK", [("Content-Type", "text/plain")])
     return Closing((f"piece {i}\n".encode() for i in range(int(arg))), f"stream {environ['QUERY_STRING']}")
+
+
+def writes(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
+    """/writes/N: N pieces by write(), 100 ms apart; tells its log how that ended."""
+    write = start("200 OK", [("Content-Type", "text/plain")])
+    try:
+        for i in range(int(arg)):
+            write(f"piece {i}\n".encode())
+            time.sleep(0.1)
+    except OSError as error:
+        environ["wsgi.errors"].write(f"write() raised {type(error).__name__}: {error}\n")
+        raise
+    return []
 
 
 def ticks(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
@@ -292,7 +307,7 @@ def seen(environ: Environ, start: Start, arg: str) -> Iterable[bytes]:
 VIEWS = {
     "": hello, "health": hello, "hello": hello, "token": token, "env": env, "echo": echo, "size": size,
     "ignore": ignore, "status": status, "sleep": sleep, "wait": wait, "open": open_gate, "watch": watch,
-    "burn": burn, "stream": stream, "ticks": ticks, "gated": gated, "flood": flood, "big": big, "live": live,
+    "burn": burn, "stream": stream, "ticks": ticks, "writes": writes, "gated": gated, "flood": flood, "big": big, "live": live,
     "reads": reads, "fail": fail, "errors": errors, "background": background, "imports": imports,
     "die": die, "thread": thread, "seen": seen,
 }

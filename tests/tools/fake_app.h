@@ -142,6 +142,8 @@ static void fake_run(struct app *a, void *local, struct call *c)
                 call_abort(c, "the client left");
                 return;
             }
+            if (call_ends_early(c))
+                break;
             if (i % 4 == 3)
                 sleep_ms(2);
         }
