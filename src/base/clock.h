@@ -22,6 +22,16 @@ static inline int64_t clock_mono_ns(void)
     return clock_read_ns(CLOCK_MONOTONIC);
 }
 
+/* To a tick (1..10 ms), and cheaper. The same clock as libuv's. */
+static inline int64_t clock_mono_ms(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    return clock_read_ns(CLOCK_MONOTONIC_COARSE) / 1000000;
+#else
+    return clock_read_ns(CLOCK_MONOTONIC) / 1000000;
+#endif
+}
+
 static inline int64_t clock_wall_ns(void)
 {
     return clock_read_ns(CLOCK_REALTIME);

@@ -102,7 +102,8 @@ static void finish(struct h1_conn *hc, enum close_reason reason, bool reset)
 void h1_fail(struct h1_conn *hc, enum close_reason reason)
 {
     /* A response that is cut must not look complete: RST where it has no framing of its own. */
-    finish(hc, reason, hc->responded);
+    bool sent = hc->state >= H1_CLOSING && conn_is_drained(&hc->conn) && !hc->reset_at_end;
+    finish(hc, reason, hc->responded && !sent);
 }
 
 /* Our bytes are out: send FIN, then read until the client's FIN (RFC 9112 §9.6). */
@@ -170,8 +171,7 @@ void h1_refuse(struct h1_conn *hc, int status, const char *reason)
 /* The deadline of a connection that waits for the first byte of a request. */
 static enum h1_list idle_list(const struct h1_conn *hc)
 {
-    enum h1_leave leave = server_of((struct h1_conn *)(uintptr_t)hc)->leave;
-    if (WEIR_UNLIKELY(leave == H1_DRAINS || (leave == H1_HANDS_OVER && conn_tls_begun(&hc->conn))))
+    if (WEIR_UNLIKELY(server_of((struct h1_conn *)(uintptr_t)hc)->leave == H1_DRAINS))
         return conn_in_handshake(&hc->conn) ? H1_L_HEAD : H1_L_LAST;
     return hc->served ? H1_L_KEEP : H1_L_HEAD;
 }
@@ -970,17 +970,30 @@ void h1_drain(struct h1_server *s, enum h1_leave how)
         return;
     s->leave = how;
     s->pool.lists[H1_L_LINGER].timeout_ms = H1_LINGER_DRAIN_MS;
-    if (how == H1_HANDS_OVER)
+    if (how == H1_HANDS_OVER) {
         h1_hand_idle(s);
+        return;
+    }
     for (struct list *n = s->all.next; n != &s->all;) {
         struct h1_conn *hc = container_of(n, struct h1_conn, all);
         n = n->next;
-        if (how == H1_HANDS_OVER && !conn_tls_begun(&hc->conn))
-            continue;
         forget_empty_lines(hc);
         if (hc->state == H1_PROXY || hc->state == H1_IDLE)
             arm(hc, idle_list(hc));
     }
+}
+
+unsigned h1_close_idle(struct h1_server *s)
+{
+    unsigned left = 0;
+    for (struct list *n = s->all.next; n != &s->all;) {
+        struct h1_conn *hc = container_of(n, struct h1_conn, all);
+        n = n->next;
+        forget_empty_lines(hc);
+        if (hc->state != H1_CLOSED && hc->state != H1_LINGER && !(is_idle(hc) && close_idle(hc, CLOSE_DRAINING)))
+            left++;
+    }
+    return left;
 }
 
 /* Those on a list of idle ones; only some of them may idle in truth. */

@@ -180,6 +180,9 @@ void h1_drain(struct h1_server *s, enum h1_leave how);
 /* H1_HANDS_OVER: hand over all that idle, those first that idle longest. */
 void h1_hand_idle(struct h1_server *s);
 
+/* Close all that idle; how many others there are. */
+unsigned h1_close_idle(struct h1_server *s);
+
 /* Close the connection that has been idle longest; false: none is. One whose next request is on its way in the
  * kernel does not idle. */
 bool h1_evict_idle(struct h1_server *s);

@@ -23,6 +23,8 @@ static const size_t INTAKE_BYTES_MAX = 256 * 1024;
 /* How much of a spill file, or of a file, is sent in one go. */
 static const size_t FILE_STEP_BYTES = 1024 * 1024;
 static const size_t FILE_COPY_BYTES = 64 * 1024;
+/* A thread that is still inside so long after its client was told 504 does not come back. */
+static const int64_t STUCK_MS = 5000;
 /* Requests of one connection that run in a row before others get their turn. */
 static const unsigned STREAK_MAX = 15;
 /* request-buffering auto: a chunked body not complete after this is handed over as it comes. */
@@ -112,6 +114,7 @@ static struct exchange *take(struct server *s)
         x->body.fd = x->outq.fd = x->call.file_fd = -1;
         x->call.ops = &CALL_OPS;
         x->call.last = &s->draining;
+        x->call.ends_early = &s->streams_end;
         x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
         x->call.drop_reserved = server_is_gunicorn(s);
         if (s->access)
@@ -186,7 +189,8 @@ static void recycle(struct exchange *x)
     x->state = X_IDLE;
     atomic_store_explicit(&x->flushed, false, memory_order_relaxed);
     atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
-    atomic_store_explicit(&x->started, false, memory_order_relaxed);
+    atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
+    x->overdue = x->stuck = x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
     x->wire_bytes = 0;
@@ -347,7 +351,8 @@ static void start_call(struct exchange *x)
     c->state = CALL_NEW;
     c->framing = CALL_LENGTH;
     c->status = 0;
-    c->keep_alive = x->req.keep_alive && s->h1.leave != H1_DRAINS && s->h1.keep_alive_ms > 0;
+    c->keep_alive = x->req.keep_alive && s->h1.keep_alive_ms > 0 &&
+                    (s->h1.leave == H1_STAYS || (s->h1.leave == H1_HANDS_OVER && !x->peer.is_tls));
     c->has_length = c->has_date = c->has_server = c->has_via = c->close_wanted = false;
     c->bodyless = x->req.head;
     c->length = c->sent = c->excess = 0;
@@ -609,6 +614,13 @@ static bool native(struct exchange *x)
     return true;
 }
 
+/* With run-timeout: a timer looks while anything is in work. */
+static inline void watch_run(struct server *s)
+{
+    if (WEIR_UNLIKELY(s->watch_runs && !uv_is_active((uv_handle_t *)&s->run_timer)))
+        uv_timer_again(&s->run_timer);
+}
+
 static void on_body_end(struct h1_conn *hc)
 {
     struct exchange *x = hc->user;
@@ -627,6 +639,7 @@ static void on_body_end(struct h1_conn *hc)
     if (native(x))
         return;
     x->state = X_IN_WORK;
+    watch_run(x->server);
     /* Pipelined requests run one after the other, so that their answers leave in one write. */
     struct server *s = x->server;
     if (s->in_done && hc->streak < STREAK_MAX) {
@@ -650,6 +663,7 @@ static void dispatch_open(struct exchange *x)
     x->intake_mem = kept;
     x->budget -= (int64_t)kept.n; /* counted as intake_mem from now on */
     x->state = X_IN_WORK;
+    watch_run(x->server);
     lead_push(x->server->lead, &x->job);
 }
 
@@ -756,9 +770,9 @@ static int op_flush(struct call *c)
     }
     if (!rc && x->unsent > x->server->conf->response_backlog)
         rc = -EAGAIN;
+    x->flushed = true; /* under the lock: the leader may want to give another answer */
     pthread_mutex_unlock(&x->lock);
     c->out.n = 0;
-    x->flushed = true;
     if (rc == 0 || rc == -EAGAIN) {
         loop_post(&x->server->loop, &x->flush_mail);
         return rc;
@@ -889,9 +903,11 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
         x->call.state = CALL_ABORTED;
         return;
     }
-    atomic_store_explicit(&x->started, true, memory_order_relaxed);
+    /* Release: who sees it sees run_ns. */
+    int64_t begun_ms = s->conf->run_timeout ? clock_mono_ms() : 1;
     if (s->access)
         x->run_ns = clock_mono_ns();
+    atomic_store_explicit(&x->begun_ms, begun_ms, memory_order_release);
     s->app->run(s->app, local, &x->call);
     if (s->access)
         x->end_ns = clock_mono_ns();
@@ -1105,10 +1121,23 @@ static struct slice find_request_field(const void *arg, struct slice name)
     return (struct slice){0};
 }
 
+/* What was answered, for the record. */
+struct answer {
+    const struct exchange *x;
+    const struct call *call;
+    struct slice head; /* status line and fields; empty: unknown, or nothing was sent */
+    uint64_t wire_bytes;
+};
+
+static struct slice find_asked_field(const void *arg, struct slice name)
+{
+    return find_request_field(((const struct answer *)arg)->x, name);
+}
+
 static struct slice find_response_field(const void *arg, struct slice name)
 {
-    const struct exchange *x = arg;
-    const char *p = x->head_copy.p, *end = p + x->head_copy.n;
+    const struct answer *a = arg;
+    const char *p = a->head.p, *end = p + a->head.n;
     struct slice last = {0};
     while (p && p < end) {
         const char *eol = memchr(p, '\r', (size_t)(end - p));
@@ -1122,22 +1151,24 @@ static struct slice find_response_field(const void *arg, struct slice name)
     return last;
 }
 
-static void record(struct exchange *x, const char *cut)
+static void record_answer(const struct answer *a, const char *cut)
 {
+    const struct exchange *x = a->x;
+    const struct call *c = a->call;
     struct server *s = x->server;
-    const struct call *c = &x->call;
-    unsigned hundred = x->wire_bytes ? (unsigned)c->status / 100 : 0;
+    unsigned hundred = a->wire_bytes ? (unsigned)c->status / 100 : 0;
     counter_add(&s->counters->responses[hundred < 6 ? hundred : 0], 1);
-    counter_add(&s->counters->bytes_out, x->wire_bytes);
+    counter_add(&s->counters->bytes_out, a->wire_bytes);
     if (!s->access)
         return;
     int64_t now = clock_mono_ns();
-    const struct proxy_facts *p = c->proxy;
+    const struct proxy_facts *p = x->call.proxy;
     bool other = p && *p->client.host;
     char port[8] = "";
     if (other && p->client.port)
         port_text(port, p->client.port);
-    uint64_t head = x->head_copy.n ? x->head_copy.n + 2 : 0;
+    uint64_t head = a->head.n ? a->head.n + 2 : 0;
+    bool ran = atomic_load_explicit(&x->begun_ms, memory_order_acquire) != 0;
     struct access_facts f = {
         .remote_addr = slice_str(other ? p->client.host : x->peer.remote_addr),
         .remote_port = slice_str(other ? port : x->peer.remote_port),
@@ -1146,20 +1177,26 @@ static void record(struct exchange *x, const char *cut)
         .query = x->req.query,
         .target = x->req.target,
         .protocol = x->req.minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"),
-        .status = x->wire_bytes || cut == NULL ? c->status : 0,
-        .body_bytes = c->bodyless || x->wire_bytes < head ? 0 : c->sent,
-        .request_id = c->id,
+        .status = a->wire_bytes || cut == NULL ? c->status : 0,
+        .body_bytes = c->bodyless || a->wire_bytes < head ? 0 : c->sent,
+        .request_id = x->call.id,
         .wall_ns = x->wall_ns,
-        .total_ns = now - c->start_ns,
-        .queue_ns = x->run_ns ? x->run_ns - c->start_ns : 0,
-        .app_ns = x->end_ns ? x->end_ns - x->run_ns : 0,
+        .total_ns = now - x->call.start_ns,
+        .queue_ns = ran ? x->run_ns - x->call.start_ns : 0,
+        .app_ns = !ran ? 0 : x->run_over ? x->end_ns - x->run_ns : now - x->run_ns,
         .close_reason = cut,
-        .request_field = find_request_field,
+        .request_field = find_asked_field,
         .response_field = find_response_field,
-        .arg = x,
+        .arg = a,
         .environ_values = c->watched,
     };
     access_write(s->access, &f);
+}
+
+static void record(struct exchange *x, const char *cut)
+{
+    struct answer a = {.x = x, .call = &x->call, .head = x->head_copy, .wire_bytes = x->wire_bytes};
+    record_answer(&a, cut);
 }
 
 /* All bytes are with the connection, or the connection is gone and the run is over. */
@@ -1170,7 +1207,8 @@ static void complete(struct exchange *x)
     struct call *c = &x->call;
     bool orderly = c->state == CALL_ENDED;
     if (!hc) {
-        record(x, "client_left");
+        if (!x->recorded)
+            record(x, close_reason_word((enum close_reason)x->left));
         recycle(x);
         server_check_drained(s);
         return;
@@ -1203,6 +1241,7 @@ static void on_gone(struct h1_conn *hc)
     atomic_store_explicit(&x->gone, true, memory_order_release);
     pthread_cond_broadcast(&x->changed);
     pthread_mutex_unlock(&x->lock);
+    x->left = hc->reason < CLOSE_REASONS ? hc->reason : CLOSE_CLIENT_LEFT;
     switch (x->state) {
     case X_IN_WORK:
         if (!lead_cancel(s->lead, &x->job)) {
@@ -1213,8 +1252,7 @@ static void on_gone(struct h1_conn *hc)
         WEIR_FALLTHROUGH;
     case X_RECEIVING:
     case X_SENDING:
-        record(x, close_reason_word(hc->reason < CLOSE_REASONS ? (enum close_reason)hc->reason
-                                                               : CLOSE_CLIENT_LEFT));
+        record(x, close_reason_word((enum close_reason)x->left));
         recycle(x);
         break;
     case X_ORPHAN:
@@ -1223,10 +1261,100 @@ static void on_gone(struct h1_conn *hc)
     }
 }
 
+/* ---- answers in place of the application's ---- */
+
+/* Answer a request that is in the application or waits for it; nothing of an answer may be out. The run, if
+ * there is one, goes on as that of an orphan. */
+static void answer_instead(struct exchange *x, int status, const char *reason)
+{
+    struct h1_conn *hc = x->hc;
+    struct call c = {.req = &x->req, .file_fd = -1, .ops = &CALL_OPS, .bodyless = x->req.head};
+    call_error(&c, status, reason);
+    struct answer a = {.x = x, .call = &c, .wire_bytes = c.out.n};
+    const char *end = c.out.n ? memmem(c.out.p, c.out.n, "\r\n\r\n", 4) : NULL;
+    if (end)
+        a.head = slice_of(c.out.p, (size_t)(end - c.out.p) + 2);
+    hc->user = NULL;
+    x->hc = NULL;
+    x->recorded = true;
+    x->state = X_ORPHAN;
+    record_answer(&a, NULL);
+    if (c.out.n && h1_write(hc, c.out.p, c.out.n) == 0)
+        h1_next(hc, false, CLOSE_COMPLETE);
+    else
+        h1_fail(hc, CLOSE_NO_MEMORY);
+    buf_fini(&c.out);
+}
+
+/* The run takes too long. Tell the client, if it has got nothing yet, and the application. */
+static void overdue(struct exchange *x)
+{
+    struct server *s = x->server;
+    x->overdue = true;
+    if (x->state != X_IN_WORK)
+        return; /* the client has left */
+    pthread_mutex_lock(&x->lock);
+    bool begun = x->flushed;
+    if (!begun) /* from now on nothing of it can go out */
+        atomic_store_explicit(&x->gone, true, memory_order_release);
+    pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+    log_flood(LOG_WARNING, x->call.id, "the application takes longer than run-timeout of %.3g s for %.*s: %s",
+              (double)s->conf->run_timeout / 1000, (int)(x->req.path.n < 200 ? x->req.path.n : 200),
+              x->req.path.p, begun ? "the connection is cut" : "the client is told 504");
+    if (begun)
+        h1_fail(x->hc, CLOSE_DEADLINE);
+    else
+        answer_instead(x, 504, "the application took too long; the server's log says more");
+}
+
+/* Its thread does not come back either. */
+static void stuck(struct exchange *x)
+{
+    x->stuck = true;
+    log_flood(LOG_WARNING, x->call.id, "its thread is still inside the application %.3g s after run-timeout",
+              (double)STUCK_MS / 1000);
+    worker_recycle(x->server, RECYCLE_STUCK);
+}
+
+bool exchange_overdue(struct server *s)
+{
+    int64_t now = (int64_t)loop_now_ms(&s->loop), limit = s->conf->run_timeout;
+    bool some = false;
+    for (struct list *n = s->exchanges.next; n != &s->exchanges;) {
+        struct exchange *x = container_of(n, struct exchange, all);
+        n = n->next;
+        if ((x->state != X_IN_WORK && x->state != X_ORPHAN) || x->run_over)
+            continue;
+        some = true;
+        int64_t begun = atomic_load_explicit(&x->begun_ms, memory_order_acquire);
+        if (!begun || now - begun < limit)
+            continue;
+        if (!x->overdue)
+            overdue(x);
+        else if (!x->stuck && now - begun >= limit + STUCK_MS)
+            stuck(x);
+    }
+    return some;
+}
+
+void exchange_turn_away(struct server *s)
+{
+    for (struct list *n = s->exchanges.next; n != &s->exchanges;) {
+        struct exchange *x = container_of(n, struct exchange, all);
+        n = n->next;
+        if (x->state != X_IN_WORK || x->flushed || !lead_cancel(s->lead, &x->job))
+            continue;
+        counter_add(&s->counters->abandoned, 1);
+        answer_instead(x, 503, "the server stops; try again");
+        recycle(x);
+    }
+}
+
 static bool on_is_queued(struct h1_conn *hc)
 {
     const struct exchange *x = hc->user;
-    return x && x->state == X_IN_WORK && !atomic_load_explicit(&x->started, memory_order_relaxed);
+    return x && x->state == X_IN_WORK && !atomic_load_explicit(&x->begun_ms, memory_order_relaxed);
 }
 
 /*

@@ -57,8 +57,12 @@ struct exchange {
     struct tls_facts tls;      /* of the connection; its texts stand in the arena */
     _Atomic bool flushed;      /* set by the executor: call_flush was used */
     _Atomic bool hinted;       /* set by the executor: interim responses went through outq */
-    _Atomic bool started;      /* set by the executor: the run has begun */
+    _Atomic int64_t begun_ms;  /* set by the executor: the run has begun, with run-timeout: when (monotonic); 0: it has not */
     bool run_over;             /* leader: the run has ended */
+    bool overdue;              /* leader: run-timeout has passed */
+    bool stuck;                /* leader: and its thread has not come back long after */
+    bool recorded;             /* leader: another answer was given and recorded while the run goes on */
+    uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
     int64_t wall_ns;           /* when the head was complete; 0 without an access log */
     int64_t run_ns, end_ns;    /* begin and end of the run; executor */
@@ -94,6 +98,12 @@ struct exchange *exchange_of_job(struct lead_job *job);
 void exchange_run(struct server *s, void *local, struct lead_job *job);
 void exchange_done_leading(struct lead_job *job);
 void exchange_done_away(struct lead_job *job);
+
+/* Leader: look for runs that take longer than run-timeout. Returns whether any runs at all. */
+bool exchange_overdue(struct server *s);
+
+/* Leader: requests that wait for a place will not get one any more: tell their clients 503. */
+void exchange_turn_away(struct server *s);
 
 /* Leader: hand exchanges whose chunked body comes slowly to the application, as it comes. */
 void exchange_slow_bodies(struct server *s);

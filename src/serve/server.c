@@ -18,6 +18,8 @@
 static const rlim_t DESCRIPTORS_KEPT = 256;
 /* request-buffering auto: how often slow bodies are looked at, while there are any. */
 static const uint64_t SLOW_TICK_MS = 50;
+/* run-timeout is looked at sixteen times in its length, within these: so much later than it says it may strike. */
+static const uint64_t RUN_TICK_MS_MIN = 10, RUN_TICK_MS_MAX = 500;
 
 static const char REFUSED[] = "HTTP/1.1 503 Service Unavailable\r\n"
                               "Content-Type: text/plain; charset=utf-8\r\n"
@@ -177,9 +179,13 @@ static void on_grace(uv_timer_t *timer)
 {
     struct server *s = timer->data;
     struct lead_stats stats;
+    unsigned left = h1_close_idle(&s->h1);
+    if (!left && list_empty(&s->exchanges))
+        return; /* server_check_drained when they are closed */
     lead_stats(s->lead, &stats);
     log_line(LOG_WARNING, 0, "the grace of %.3g s is over: %u connections are cut, %u requests still run",
-             (double)s->conf->grace / 1000, s->h1.pool.open, stats.busy);
+             (double)s->conf->grace / 1000, left, stats.busy);
+    exchange_turn_away(s);
     end_now(s);
 }
 
@@ -225,6 +231,8 @@ static void on_stop_mail(struct mail *m)
         return;
     }
     s->stop_done = (int)how;
+    if (strcmp(s->conf->drain_streams, "end") == 0)
+        atomic_store(&s->streams_end, true);
     if (how == SERVER_DRAIN)
         atomic_store(&s->draining, true);
     unsigned open = s->h1.pool.open;
@@ -401,9 +409,24 @@ int server_share_listeners(struct server *s, const struct listen_set *set, struc
     return 0;
 }
 
+static void on_run_timer(uv_timer_t *timer)
+{
+    if (!exchange_overdue(timer->data))
+        uv_timer_stop(timer);
+}
+
 static void on_slow_timer(uv_timer_t *timer)
 {
     exchange_slow_bodies(timer->data);
+}
+
+/* It does not run yet; uv_timer_again starts it with its period. */
+static void make_timer(struct server *s, uv_timer_t *timer, uv_timer_cb cb, uint64_t period_ms)
+{
+    uv_timer_init(&s->loop.uv, timer);
+    timer->data = s;
+    uv_timer_start(timer, cb, period_ms, period_ms);
+    uv_timer_stop(timer);
 }
 
 int server_start(struct server *s, struct err *e)
@@ -428,11 +451,12 @@ int server_start(struct server *s, struct err *e)
                  (c->casefold_method ? H1_FOLD_METHOD : 0),
     };
     s->looped = true;
-    uv_timer_init(&s->loop.uv, &s->slow_timer);
-    uv_timer_init(&s->loop.uv, &s->grace_timer);
-    s->slow_timer.data = s->grace_timer.data = s;
-    uv_timer_start(&s->slow_timer, on_slow_timer, SLOW_TICK_MS, SLOW_TICK_MS);
-    uv_timer_stop(&s->slow_timer);
+    make_timer(s, &s->grace_timer, on_grace, 0);
+    make_timer(s, &s->slow_timer, on_slow_timer, SLOW_TICK_MS);
+    uint64_t tick = (uint64_t)c->run_timeout / 16;
+    tick = tick < RUN_TICK_MS_MIN ? RUN_TICK_MS_MIN : tick > RUN_TICK_MS_MAX ? RUN_TICK_MS_MAX : tick;
+    make_timer(s, &s->run_timer, on_run_timer, tick);
+    s->watch_runs = c->run_timeout && s->app;
     worker_init(s);
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
     if (rc)
@@ -499,6 +523,7 @@ void server_free(struct server **sp)
             h1_server_fini(&s->h1);
         }
         uv_close((uv_handle_t *)&s->slow_timer, NULL);
+        uv_close((uv_handle_t *)&s->run_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
         worker_close(s);
         loop_fini(&s->loop);

@@ -63,6 +63,8 @@ struct server {
     struct list slow_bodies;   /* exchanges that may be handed over while their body comes */
     uv_timer_t slow_timer;
     bool slow_running;
+    uv_timer_t run_timer;      /* looks for runs beyond run-timeout, while anything is in work */
+    bool watch_runs;           /* there is a run-timeout */
     bool in_done;              /* inside exchange_done_leading */
     _Atomic int64_t memory;    /* bytes of bodies and responses that wait in memory */
     uint64_t next_id;
@@ -72,6 +74,7 @@ struct server {
     int stop_done;             /* leader: what was begun */
     _Atomic bool leaving;      /* it stops in whichever way: the same for connections that cannot be handed over */
     _Atomic bool draining;     /* SERVER_DRAIN: answers that begin now are the last on their connection */
+    _Atomic bool streams_end;  /* responses without a length end as soon as they can */
     _Atomic bool cancelled;    /* the grace is over: streams end */
     _Atomic bool cut;          /* requests were in work then */
     struct mail stop_mail;

@@ -24,7 +24,9 @@ import argparse
 import heapq
 import os
 import random
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -33,7 +35,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -397,14 +399,13 @@ class Server:
                 self.process.stdout.readline()
         else:
             self.process = subprocess.Popen(
-                [str(ROOT / "build/weir"), "--bind=127.0.0.1:0", f"--workers={workers}", *settings, "basic:app"],
+                [*shlex.split(os.environ.get("WEIR") or str(ROOT / "build/weir")), "--bind=127.0.0.1:0", f"--workers={workers}", *settings, "basic:app"],
                 cwd=ROOT / "tests/apps", stderr=self.log)
             url = self.wait_url()
         host, _, port = url.removeprefix("http://").rpartition(":")
         self.address = (host, int(port))
 
     def wait_url(self) -> str:
-        import re
         until = time.monotonic() + 20
         while time.monotonic() < until:
             found = re.search(r"\bon (http://[^ ,]+)", Path(self.log.name).read_text())
@@ -429,12 +430,12 @@ class Server:
         return self.process.wait(60)
 
 
-def run(scenario: str, requests: int, clients: int, workers: int, fake: bool, settings: list[str],
-        keep_alive: float, seed: int) -> Account:
+def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake: bool = False,
+        settings: Sequence[str] = (), keep_alive: float = 1.0, seed: int = 1) -> Account:
     """One scenario; every request is accounted for."""
     if scenario == "recycle":
         settings = ["--max-requests=300", "--max-requests-jitter=100", *settings]
-    server = Server(fake, workers, settings, keep_alive)
+    server = Server(fake, workers, list(settings), keep_alive)
     load = Load(server.address, clients, requests, keep_alive, seed)
     steps = 4 if scenario == "reload" else 2
     try:
