@@ -140,11 +140,11 @@ PyObject *python_gunicorn_finish(PyObject *self, PyObject *args)
     if (failed)
         PyErr_NoMemory();
     else
-        result = Py_BuildValue("{s:N,s:N,s:N,s:N,s:L,s:L}", "message",
+        result = Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:L,s:L}", "message",
                                PyUnicode_DecodeFSDefaultAndSize(said, (Py_ssize_t)said_n), "output",
                                PyUnicode_DecodeFSDefaultAndSize(printed, (Py_ssize_t)printed_n),
                                "environ", python_env_added(&o->conf), "binds", bind_list(&o->conf),
-                               "workers", (long long)o->conf.workers, "threads",
+                               "app", PyUnicode_DecodeFSDefault(o->conf.app), "workers", (long long)o->conf.workers, "threads",
                                (long long)o->conf.threads.max);
     free(said);
     free(printed);

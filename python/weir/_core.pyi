@@ -55,7 +55,7 @@ def gunicorn_settings(
     """(name, kind, default, arity, texts, source) of each; source is None where nothing was given."""
 def gunicorn_finish(config: Config, values: list[tuple[str, list[str], str]]) -> dict:
     """Take (name, texts, source) of the configuration file and complete the configuration: message,
-    output, environ, binds, workers, threads. ValueError says what is wrong."""
+    output, environ, binds, app, workers, threads. ValueError says what is wrong."""
 def gunicorn_lead(config: Config, name: str, value: str) -> None:
     """Another value for a setting of Weir, before anything is opened."""
 def gunicorn_title(role: str, name: str) -> None:

@@ -178,6 +178,7 @@ class Config:
             settings[name] = Setting(name, value, usual)
         settings["bind"].value = list(done["binds"])
         settings["workers"].value = done["workers"]
+        settings["default_proc_name"].value = done["app"] or settings["default_proc_name"].value
         settings["threads"].value = done["threads"]
         for name in ("worker_class", "logger_class"):
             if name in objects:

@@ -186,13 +186,31 @@ static int wrong_usage(struct line *l)
     return -1;
 }
 
-/* argparse itself looks at numbers only: whether they are some. */
+/* argparse itself looks at numbers only: whether they are some. What is one and was refused is out
+ * of range. */
 static bool wrong_number(const struct gunicorn_row *row, const char *value)
 {
-    bool number = row->kind == GUNICORN_INT || row->kind == GUNICORN_TIME ||
-                  row->kind == GUNICORN_WORKERS || row->kind == GUNICORN_THREADS;
     const char *digits = value + strspn(value, "-+ ");
-    return number && (*digits < '0' || *digits > '9');
+    switch (row->kind) {
+    case GUNICORN_INT:
+    case GUNICORN_TIME:
+    case GUNICORN_WORKERS:
+    case GUNICORN_THREADS:
+        return !*digits || digits[strspn(digits, "0123456789 ")];
+    case GUNICORN_BITS:
+        return *digits < '0' || *digits > '9' ||
+               digits[strspn(digits, "0123456789abcdefABCDEFoxOX")];
+    case GUNICORN_TEXT:
+    case GUNICORN_CHOICE:
+    case GUNICORN_MAYBE:
+    case GUNICORN_LIST:
+    case GUNICORN_BOOL:
+    case GUNICORN_UNBOOL:
+    case GUNICORN_PAIRS:
+    case GUNICORN_CODE:
+        break;
+    }
+    return false;
 }
 
 static int apply(struct line *l, const struct option *o, const char *value)
@@ -326,8 +344,12 @@ static int take_app(struct line *l, const char *arg)
     return 0;
 }
 
+/* As argparse does, all of the line is read before values are judged: the first wrong one is told when
+ * the usage is right. */
 static int read_line(struct line *l)
 {
+    struct err first = {0};
+    int failed = 0;
     while (l->next < l->argc) {
         const char *arg = l->argv[l->next++];
         int rc;
@@ -339,12 +361,19 @@ static int read_line(struct line *l)
             rc = take_app(l, arg);
         else
             rc = arg[1] == '-' ? take_long(l, arg) : take_short(l, arg);
-        /* Help and version answer at once, whatever else is on the line; not from the environment.
-         */
-        if (rc || (l->level == LEVEL_CALLER && (l->want_help || l->want_version)))
+        if (rc && conf_priv(l->c)->gunicorn->usage)
             return rc;
+        if (rc && !failed) {
+            first = *l->e;
+            failed = rc;
+        }
+        /* Help and version answer at once, whatever else is on the line; not from the environment. */
+        if (l->level == LEVEL_CALLER && (l->want_help || l->want_version))
+            return 0;
     }
-    return 0;
+    if (failed)
+        *l->e = first;
+    return failed;
 }
 
 /* ---- words of GUNICORN_CMD_ARGS ---- */

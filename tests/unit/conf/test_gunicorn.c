@@ -230,6 +230,8 @@ static void refusals_name_the_cure(void **state)
             "configuration file");
     refused("-w -1 a", 1, "-w: -1 is too small; the range is 0 to 1024");
     refused("-w many a", 2, "-w: 'many' is not a number; give N or auto");
+    refused("-w 4x a", 2, "-w: '4x' is not a number; give N or auto");
+    refused("-m rw a", 2, "-m: 'rw' is no number; give a mode, as 0o22 or 18");
     refused("--threads=x a", 2, "--threads: 'x' is not a number; give N, MIN:MAX or auto");
     refused("-m 9999 a", 1, "-m: 9999 is too large; umask is at most 0o777");
     refused("--reload-engine fast a", 1,
@@ -278,6 +280,8 @@ static void unique_beginnings_are_enough(void **state)
     refused("a -w 3 b", 2, "unrecognized arguments: b");
     refused("a -w", 2, "argument -w/--workers: expected one argument");
     refused("a -b --preload", 2, "argument -b/--bind: expected one argument");
+    refused("-w -1 --bogus a", 2, "unrecognized arguments: --bogus");
+    refused("-w -1 --header-map=x a", 1, "-w: -1 is too small; the range is 0 to 1024");
     refused("--preload=yes a", 2, "argument --preload: ignored explicit argument 'yes'");
 }
 
