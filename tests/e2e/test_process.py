@@ -296,7 +296,8 @@ def test_who_may_not_change_the_user_is_told_at_the_start(open_folder: Path) -> 
                          ("--group=daemon", "group: only root can change to the group"),
                          ("--user=nosuchuser", "user: there is no user 'nosuchuser'")):
         done = subprocess.run([*weir_command(), option, "--bind=127.0.0.1:0", "basic:app"], cwd=APPS, text=True,
-                              capture_output=True, preexec_fn=become_nobody, timeout=20 * PATIENCE)
+                              capture_output=True, preexec_fn=become_nobody, timeout=20 * PATIENCE,
+                              env={k: v for k, v in os.environ.items() if not k.startswith("WEIR_")})
         assert done.returncode == 1 and text in done.stderr and done.stderr.count("\n") == 1, done
 
 
