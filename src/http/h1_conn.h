@@ -42,7 +42,7 @@ enum h1_list { H1_L_KEEP = 0, H1_L_HEAD, H1_L_BODY, H1_L_SEND, H1_L_LINGER, H1_L
 enum h1_leave {
     H1_STAYS = 0,
     H1_HANDS_OVER, /* idle connections go to other processes by up->hand; each other one when it idles. Those that speak
-                    * TLS cannot go: they are treated as by H1_DRAINS */
+                    * TLS cannot go: their next answer is the last */
     H1_DRAINS,     /* an idle connection has a moment (drain_idle_ms) to send one more request; each answer says
                     * that it is the last */
 };

@@ -507,7 +507,8 @@ def test_a_reload_reads_the_certificates_anew(weir: Starter, certs: Certs, tmp_p
         use("renewed")
         server.kill(signal.SIGHUP)
         wait_for(lambda: common_name(server, certs) == "renewed")
-        assert idle.ended() == "closed"  # what TLS has agreed on cannot be handed to another worker
+        r = idle.get("/hello")  # what TLS has agreed on cannot be handed to another worker
+        assert r.status == 200 and not r.keep and idle.ended() == "closed"
         assert [busy.chunk() for _ in range(10)] == [*(b"tick %d\n" % i for i in range(1, 10)), b""]
         key.write_text("nothing")
         server.kill(signal.SIGHUP)
