@@ -152,6 +152,8 @@ def test_wrong_usage_is_one_line_and_never_exit_code_two() -> None:
 def test_help_names_every_way_to_give_the_address() -> None:
     for command in (native(), python()):
         env = {**os.environ, "PYTHONPATH": str(BUILD / "python")}
+        if command == python() and os.environ.get("WEIR_ASAN_RUNTIME"):
+            env["LD_PRELOAD"] = os.environ["WEIR_ASAN_RUNTIME"]
         done = subprocess.run([*command, "--help"], text=True, capture_output=True, check=True, env=env)
         assert done.stdout.startswith("Usage: weir healthcheck [ADDRESS]")
         for word in ("--bind", "WEIR_BIND", "PORT", "weir.yaml", "--timeout"):
