@@ -6,7 +6,8 @@
  *   python_module_server.c      Server: one worker in this process
  *   python_module_signals.c     signals beside Python's own handlers
  *   python_module_supervisor.c  Supervisor: this process starts workers
- *   python_module_process.c     healthcheck
+ *   python_module_upgrade.c     two supervisors for a while
+ *   python_module_process.c     the main process: pid file, title, …; healthcheck
  *   python_module_gunicorn.c    Gunicorn's settings, for its configuration file
  *   python_module_watch.c       Watch: names that change in folders
  *
@@ -26,6 +27,7 @@
 #include "net/listen.h"
 #include "proc/sockets.h"
 #include "proc/supervisor.h"
+#include "proc/upgrade.h"
 #include "proc/worker_process.h"
 
 /* ---- python_module_config.c ---- */
@@ -109,6 +111,12 @@ struct supervisor_object {
     int template_end; /* in a template: its own end; -1 elsewhere */
     bool is_template; /* this process is one */
 
+    /* USR2: another supervisor after this one. */
+    pid_t successor;      /* 0: none was started, or it has ended */
+    bool successor_ready; /* it serves */
+    int told_fd;          /* owned; it writes a byte when it serves; -1: nothing is to be told */
+    struct upgrade given; /* what it gets, from upgrade_begin to upgrade_started */
+
     PyThreadState *waiting; /* while the supervisor polls */
     PyObject *worker;       /* in a worker: counted; the host's object for it */
     struct worker_process process; /* in a worker */
@@ -131,9 +139,9 @@ void python_supervisor_tell(struct supervisor_object *o, const char *method);
 
 /* As supervisor_ops; the first one makes the template that it needs. */
 WEIR_MUST_USE pid_t python_template_spawn(struct supervisor_object *o, struct child *c);
-unsigned python_template_fds(void *host, int fds[2]);
-void python_template_news(void *host);
-void python_template_stranger(void *host, pid_t pid, int status);
+unsigned python_template_fds(const struct supervisor_object *o, int fds[2]);
+void python_template_news(struct supervisor_object *o);
+void python_template_stranger(struct supervisor_object *o, pid_t pid, int status);
 /* A reload begins (the template in use stays for now), has succeeded, or is undone. */
 void python_template_reload(struct supervisor_object *o);
 void python_template_reloaded(struct supervisor_object *o, bool ok);
@@ -142,6 +150,27 @@ void python_template_end(struct supervisor_object *o);
 /* Methods of weir._core.Supervisor. */
 PyObject *python_template_begin(PyObject *self, PyObject *unused);
 PyObject *python_template_next(PyObject *self, PyObject *unused);
+
+/* ---- python_module_upgrade.c ---- */
+
+/* Open the addresses: the sockets of the supervisor before this one, or new ones. */
+WEIR_MUST_USE int python_upgrade_listen(struct supervisor_object *o, struct err *e);
+/* After supervisor_new: use what the supervisor before this one shares with it. */
+void python_upgrade_join(struct supervisor_object *o);
+/* Close sockets that another supervisor may use: files of Unix sockets stay then. */
+void python_upgrade_close(const struct supervisor_object *o, struct sockets **s);
+/* After every wait: has the supervisor before this one ended? */
+void python_upgrade_tick(struct supervisor_object *o);
+/* o->told_fd may be readable. */
+void python_upgrade_news(struct supervisor_object *o);
+/* A child that is no worker has ended. Was it the successor? */
+bool python_upgrade_stranger(struct supervisor_object *o, pid_t pid, int status);
+/* In a worker, and at the end. */
+void python_upgrade_forget(struct supervisor_object *o);
+
+PyObject *python_upgrade_begin(PyObject *self, PyObject *unused);
+PyObject *python_upgrade_pass(PyObject *self, PyObject *unused);
+PyObject *python_upgrade_started(PyObject *self, PyObject *args);
 
 /* ---- python_module_watch.c ---- */
 

@@ -129,10 +129,10 @@ static void op_upgrade(void *host)
 static void op_stopping(void *host)
 {
     struct supervisor_object *o = host;
-    process_stopping(&python_process, 0);
+    process_stopping(&python_process, o->successor);
     python_template_end(o);
     sockets_close(&o->next_sockets);
-    sockets_close(&o->sockets);
+    python_upgrade_close(o, &o->sockets);
 }
 
 static void op_reopened(void *host)
@@ -143,9 +143,31 @@ static void op_reopened(void *host)
         log_line(LOG_ERROR, 0, "%s", e.text);
 }
 
-static int op_tick(void *host, int64_t now_ns)
+static void op_stranger(void *host, pid_t pid, int status)
+{
+    if (!python_upgrade_stranger(host, pid, status))
+        python_template_stranger(host, pid, status);
+}
+
+static unsigned op_news_fds(void *host, int fds[SUPERVISOR_NEWS_MAX])
 {
     const struct supervisor_object *o = host;
+    unsigned n = python_template_fds(o, fds);
+    if (o->told_fd >= 0)
+        fds[n++] = o->told_fd;
+    return n;
+}
+
+static void op_news(void *host)
+{
+    python_template_news(host);
+    python_upgrade_news(host);
+}
+
+static int op_tick(void *host, int64_t now_ns)
+{
+    struct supervisor_object *o = host;
+    python_upgrade_tick(o);
     return notify_beat(&python_process.notify, now_ns, supervisor_is_well(o->supervisor, now_ns));
 }
 
@@ -272,12 +294,12 @@ static const struct supervisor_ops OPS = {
     .reloaded = op_reloaded,
     .counted = op_counted,
     .upgrade = op_upgrade,
-    .news_fds = python_template_fds,
-    .news = python_template_news,
-    .stranger = python_template_stranger,
+    .news_fds = op_news_fds,
+    .news = op_news,
     .stopping = op_stopping,
     .reopened = op_reopened,
     .tick = op_tick,
+    .stranger = op_stranger,
     .wait_begin = op_wait_begin,
     .wait_end = op_wait_end,
 };
@@ -296,6 +318,8 @@ static int supervisor_init(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this supervisor is initialised already");
         return -1;
     }
+    o->told_fd = -1;
+    upgrade_init(&o->given);
     o->host = Py_NewRef(host);
     o->template_end = -1;
     o->config = (struct config_object *)Py_NewRef(config);
@@ -311,12 +335,12 @@ static PyObject *supervisor_listen(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the supervisor listens already");
         return NULL;
     }
-    if (sockets_open(&o->sockets, &o->config->conf, o->config->fds, o->config->n_fds, NULL, &e)) {
+    if (python_upgrade_listen(o, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
     if (own_all(&o->config->conf, o->sockets, &e)) {
-        sockets_close(&o->sockets);
+        python_upgrade_close(o, &o->sockets);
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
@@ -356,8 +380,11 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
+    python_upgrade_join(o);
     int status = supervisor_run(o->supervisor);
     if (status == SUPERVISOR_WORKER) {
+        python_upgrade_forget(o);
+        upgrade_free(&python_process.upgrade);
         struct child *c = o->supervisor->born;
         o->process = (struct worker_process){
             .board = o->supervisor->board,
@@ -369,7 +396,8 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         Py_RETURN_NONE;
     }
     drop_next(o);
-    sockets_close(&o->sockets);
+    python_upgrade_close(o, &o->sockets);
+    python_upgrade_forget(o);
     if (o->supervisor->started)
         log_line(LOG_INFO, 0, "stopped");
     supervisor_free(&o->supervisor);
@@ -451,12 +479,11 @@ int python_supervisor_join(struct supervisor_object *o, struct server *s)
 static void supervisor_dealloc(PyObject *self)
 {
     struct supervisor_object *o = (struct supervisor_object *)self;
-    if (o->worker || o->is_template) {
+    if (o->worker || o->is_template)
         sockets_forget(&o->next_sockets);
-        sockets_forget(&o->sockets);
-    }
     drop_next(o);
-    sockets_close(&o->sockets);
+    python_upgrade_close(o, &o->sockets);
+    python_upgrade_forget(o);
     supervisor_free(&o->supervisor);
     if (o->errors)
         log_sink_close(&o->errors);
@@ -493,6 +520,10 @@ static PyMethodDef supervisor_methods[] = {
      "In a template (--preload), first. False: the supervisor has ended already."},
     {"template_next", python_template_next, METH_NOARGS,
      "In a template: wait for orders and fork. In each worker: its age. None: nobody orders any more."},
+    {"upgrade_begin", python_upgrade_begin, METH_NOARGS,
+     "The value of WEIR_UPGRADE for a successor; OSError says why there can be none now."},
+    {"upgrade_pass", python_upgrade_pass, METH_NOARGS, "In the successor's process, before exec."},
+    {"upgrade_started", python_upgrade_started, METH_VARARGS, "upgrade_started(pid); 0: it could not."},
     {"may_complain", supervisor_may_complain, METH_NOARGS,
      "Is this the first worker that says why it cannot start?"},
     {NULL, NULL, 0, NULL},

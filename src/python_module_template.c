@@ -92,9 +92,8 @@ pid_t python_template_spawn(struct supervisor_object *o, struct child *c)
     return rc ? rc : SPAWN_LATER;
 }
 
-unsigned python_template_fds(void *host, int fds[2])
+unsigned python_template_fds(const struct supervisor_object *o, int fds[2])
 {
-    const struct supervisor_object *o = host;
     unsigned n = 0;
     for (unsigned i = 0; i < countof(o->templates); i++)
         if (o->templates[i].pid)
@@ -131,9 +130,8 @@ static bool read_words(struct supervisor_object *o, const struct template_proces
     return rc < 0;
 }
 
-void python_template_news(void *host)
+void python_template_news(struct supervisor_object *o)
 {
-    struct supervisor_object *o = host;
     for (unsigned i = 0; i < countof(o->templates); i++) {
         struct template_process *t = &o->templates[i];
         /* One that has closed its end and lives on is of no use. */
@@ -142,9 +140,8 @@ void python_template_news(void *host)
     }
 }
 
-void python_template_stranger(void *host, pid_t pid, int status)
+void python_template_stranger(struct supervisor_object *o, pid_t pid, int status)
 {
-    struct supervisor_object *o = host;
     for (unsigned i = 0; i < countof(o->templates); i++) {
         struct template_process *t = &o->templates[i];
         if (t->pid != pid)

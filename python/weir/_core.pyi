@@ -87,6 +87,12 @@ class Supervisor:
     def may_complain(self) -> bool:
         """Is this the first worker that says why it cannot start?"""
     def stop(self, quick: bool = False) -> None: ...
+    def upgrade_begin(self) -> str:
+        """What a successor finds in WEIR_UPGRADE. OSError says why there can be none now."""
+    def upgrade_pass(self) -> None:
+        """In the successor's process, before it becomes another program."""
+    def upgrade_started(self, pid: int) -> None:
+        """It was forked; 0: that failed."""
 
 @final
 class Server:

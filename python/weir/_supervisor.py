@@ -222,7 +222,41 @@ class Supervisor:
                 self.log.error("cannot go back to the settings in use: %s", error)
 
     def upgrade(self) -> None:
-        self.log.warning("USR2 has no effect yet")
+        """USR2: start the command line again, beside this process and with its sockets."""
+        try:
+            handed = self.c.upgrade_begin()
+        except OSError as error:
+            self.log.warning("USR2 has no effect: %s", error)
+            return
+        flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.c.upgrade_started(0)
+            self.log.error("USR2: no process can be made: %s", error.strerror)
+            return
+        if not pid:
+            self.become_successor(handed)
+        self.c.upgrade_started(pid)
+
+    def become_successor(self, handed: str) -> None:
+        """In the new process; does not return."""
+        try:
+            self.c.upgrade_pass()
+            self.hooks.pre_exec(self)
+            environ = {**self.process.environ, "WEIR_UPGRADE": handed}
+            for name in ("LISTEN_PID", "WATCHDOG_PID"):  # what was meant for us is meant for it
+                if environ.get(name) == str(self.pid):
+                    environ[name] = str(os.getpid())
+            os.chdir(self.process.folder)
+            os.execvpe(self.process.arguments[0], self.process.arguments, environ)
+        except OSError as error:
+            self.log.error("USR2: cannot start %s: %s", self.process.arguments[0], error)
+        except BaseException:
+            self.log.exception("USR2: the hook pre_exec failed:")
+        finally:
+            flush()
+            os._exit(1)
 
     # ---- called by weir._core, in a worker ----
 

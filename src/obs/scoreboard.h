@@ -60,6 +60,8 @@ struct scoreboard {
     uint32_t n_slots;
     _Atomic int32_t stopping;   /* the whole server stops: nobody takes connections over */
     _Atomic int32_t supervisor; /* its pid */
+    _Atomic int32_t neighbour;  /* another supervisor (a binary upgrade) that serves the same sockets and takes
+                                 * connections over: its pid; 0: none */
     _Atomic uint32_t top;       /* all slots in use are below this one; supervisor */
     _Atomic int32_t boot_told;  /* a worker has said why it cannot start: the others need not */
     struct scoreboard_slot slots[];

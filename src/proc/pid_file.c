@@ -37,8 +37,7 @@ static pid_t read_number(const char *path)
     return errno || *end || pid <= 0 || pid > 0x7fffffff ? 0 : (pid_t)pid;
 }
 
-/* Does a process with this number run? One that has ended and was not waited for does not. */
-static bool alive(pid_t pid)
+bool pid_file_alive(pid_t pid)
 {
     char path[64], line[512];
     if (kill(pid, 0) && errno == ESRCH)
@@ -94,7 +93,7 @@ static int move_there(const char *beside, const char *path, pid_t pid, struct er
         if (errno != EEXIST) /* a file system without hard links */
             break;
         pid_t other = read_number(path);
-        if (other > 0 && other != pid && alive(other))
+        if (other > 0 && other != pid && pid_file_alive(other))
             return already(e, path, other);
         if (other < 0 && other != -ENOENT)
             return err_set(e, "pid-file: cannot read %s: %s", path, strerror(-other));
@@ -144,7 +143,7 @@ int pid_file_make(struct pid_file *f, const char *path, const char *suffix, stru
         return err_set(e, "pid-file: cannot write %s: %s", path, strerror(errno));
     /* Before anything is written: the usual case shall say so even where nothing can be written. */
     pid_t other = read_number(full);
-    if (other > 0 && other != f->pid && alive(other)) {
+    if (other > 0 && other != f->pid && pid_file_alive(other)) {
         already(e, full, other);
         free(full);
         return -1;

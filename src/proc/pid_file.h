@@ -16,6 +16,7 @@
 #ifndef WEIR_PROC_PID_FILE_H
 #define WEIR_PROC_PID_FILE_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/attr.h"
@@ -33,6 +34,9 @@ WEIR_MUST_USE int pid_file_make(struct pid_file *f, const char *path, const char
 
 /* Take over `path`: the file appears there and the old name goes. The old one stays if it fails. */
 WEIR_MUST_USE int pid_file_rename(struct pid_file *f, const char *path, struct err *e);
+
+/* Does a process with this number run? One that has ended and was not waited for does not. */
+bool pid_file_alive(pid_t pid);
 
 /* Remove the file if it still holds our number. Idempotent; nothing happens without a file. */
 void pid_file_drop(struct pid_file *f);

@@ -34,8 +34,8 @@ static int resolve(const struct process *p, const struct conf *c, struct privile
 int process_begin(struct process *p, const struct conf *c, bool supervises,
                   const struct process_env *env, struct err *e)
 {
-    *p = (struct process){.supervises = supervises,
-                          .upgrade = {.ready_fd = -1, .hand_recv = -1, .hand_send = -1}};
+    *p = (struct process){.supervises = supervises};
+    upgrade_init(&p->upgrade);
     if (resolve(p, c, &p->privileges, e) ||
         upgrade_read(&p->upgrade, env->upgrade, env->gunicorn_pid, env->gunicorn_fd, e))
         return -1;
@@ -140,6 +140,7 @@ void process_end(struct process *p)
     if (!p->begun)
         return;
     pid_file_drop(&p->pid_file);
+    upgrade_free(&p->upgrade);
     p->begun = false;
 }
 

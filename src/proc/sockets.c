@@ -1,6 +1,7 @@
 /* sockets: see the header. */
 #include "proc/sockets.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #include "net/tls.h"
+#include "proc/upgrade.h"
 #include "serve/server.h"
 
 static const struct sockets_bind *find(const struct sockets *s, const char *text)
@@ -34,6 +36,20 @@ static int keep(struct sockets *s, const struct sockets *before, const struct so
         memcpy(s->set.items[n]->path, from->path, sizeof from->path);
     }
     return 0;
+}
+
+/* Files of Unix sockets that both have are the new set's from now on. */
+static void pass_paths(struct sockets *before, struct sockets *now)
+{
+    for (unsigned i = 0; i < now->n_binds; i++) {
+        struct sockets_bind *b = &now->binds[i];
+        for (unsigned k = 0; b->kept && k < b->n; k++) {
+            struct listener *old = before->set.items[b->kept->first + k];
+            now->set.items[b->first + k]->owns_path = old->owns_path;
+            old->owns_path = false;
+        }
+        b->kept = NULL;
+    }
 }
 
 static int open_one(struct sockets *s, const struct conf *c, const struct conf_bind *b,
@@ -75,6 +91,77 @@ int sockets_open(struct sockets **out, const struct conf *c, const int *fds, uns
     return rc;
 }
 
+/* The sockets handed over as a set of their own, by address. */
+static int handed_set(struct sockets *s, const struct upgrade *u, struct err *e)
+{
+    for (unsigned i = 0; i < u->n_sockets; i++) {
+        const struct upgrade_socket *from = &u->sockets[i];
+        struct listen_spec spec = {.kind = LISTEN_FD, .fd = from->fd, .text = UPGRADE_VARIABLE};
+        if (listen_open(&s->set, &spec, e))
+            return -1;
+        struct listener *l = s->set.items[s->set.n - 1];
+        l->owns_path = from->own && l->is_unix && l->host[0] != '@';
+        if (l->owns_path)
+            memcpy(l->path, l->host, sizeof l->path);
+        /* Gunicorn gives no text: "http://127.0.0.1:8000" was written as "127.0.0.1:8000", most
+         * likely. */
+        const char *text = from->text ? from->text : strstr(l->url, "://") + 3;
+        struct sockets_bind *last = s->n_binds ? &s->binds[s->n_binds - 1] : NULL;
+        if (last && strcmp(last->text, text) == 0) {
+            last->n++;
+            continue;
+        }
+        struct sockets_bind *bind = &s->binds[s->n_binds];
+        *bind = (struct sockets_bind){.text = strdup(text), .first = s->set.n - 1, .n = 1};
+        if (!bind->text)
+            return err_set(e, "out of memory");
+        s->n_binds++;
+    }
+    return 0;
+}
+
+int sockets_take_over(struct sockets **out, const struct conf *c, const struct upgrade *u,
+                      struct err *e)
+{
+    static_assert(UPGRADE_SOCKETS_MAX <= SOCKETS_BINDS_MAX, "each may be an address of its own");
+    int fds[UPGRADE_SOCKETS_MAX];
+    struct sockets *handed = calloc(1, sizeof *handed);
+    *out = NULL;
+    if (!handed)
+        return err_set(e, "out of memory");
+    handed->set.spare_fd = -1;
+    unsigned known = 0;
+    int rc = handed_set(handed, u, e);
+    for (unsigned i = 0; i < c->n_binds && !rc; i++)
+        known += find(handed, c->binds[i].text) != NULL;
+    for (unsigned i = 0; i < u->n_sockets; i++)
+        fds[i] = u->sockets[i].fd;
+    if (!rc && !known && !u->sockets[0].text) {
+        for (unsigned i = 0; i < handed->set.n; i++) /* the descriptors pass to *out */
+            handed->set.items[i]->closed = true;
+        rc = sockets_open(out, c, fds, u->n_sockets, NULL, e);
+    } else if (!rc) {
+        rc = sockets_open(out, c, NULL, 0, handed, e);
+    }
+    if (!rc)
+        pass_paths(handed, *out);
+    sockets_forget(&handed);
+    return rc;
+}
+
+int sockets_hand_over(const struct sockets *s, struct upgrade *u)
+{
+    for (unsigned i = 0; i < s->n_binds; i++) {
+        const struct sockets_bind *b = &s->binds[i];
+        for (unsigned k = b->first; k < b->first + b->n; k++) {
+            const struct listener *l = s->set.items[k];
+            if (upgrade_add(u, l->fd, l->is_own || l->owns_path, b->text))
+                return -1;
+        }
+    }
+    return 0;
+}
+
 static void give_back(struct sockets **sp)
 {
     struct sockets *s = *sp;
@@ -100,15 +187,7 @@ void sockets_forget(struct sockets **s)
 
 void sockets_replace(struct sockets **before, struct sockets *now)
 {
-    for (unsigned i = 0; i < now->n_binds; i++) {
-        struct sockets_bind *b = &now->binds[i];
-        for (unsigned k = 0; b->kept && k < b->n; k++) {
-            struct listener *old = (*before)->set.items[b->kept->first + k];
-            now->set.items[b->first + k]->owns_path = old->owns_path;
-            old->owns_path = false;
-        }
-        b->kept = NULL;
-    }
+    pass_paths(*before, now);
     sockets_close(before);
     *before = now;
 }

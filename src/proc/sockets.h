@@ -39,6 +39,17 @@ struct sockets {
 WEIR_MUST_USE int sockets_open(struct sockets **out, const struct conf *c, const int *fds,
                                unsigned n_fds, const struct sockets *before, struct err *e);
 
+struct upgrade;
+
+/* As sockets_open, with the sockets of the supervisor before this one for the addresses that it had;
+ * what of them `c` does not name any more is closed here. Where Gunicorn handed over and none is
+ * named, all are taken as they are. */
+WEIR_MUST_USE int sockets_take_over(struct sockets **out, const struct conf *c,
+                                    const struct upgrade *u, struct err *e);
+
+/* Add all of them to what a successor is given: 0, or -1: no memory. */
+WEIR_MUST_USE int sockets_hand_over(const struct sockets *s, struct upgrade *u);
+
 /* The new set is in use: close what only *before has, free it, and let it point to `now`. */
 void sockets_replace(struct sockets **before, struct sockets *now);
 

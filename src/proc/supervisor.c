@@ -161,7 +161,8 @@ void supervisor_stop(struct supervisor *s, bool quick)
 {
     if (!s->stopping) {
         s->stopping = true;
-        atomic_store(&s->board->stopping, 1);
+        if (!atomic_load(&s->board->neighbour))
+            atomic_store(&s->board->stopping, 1);
         if (s->ops->stopping)
             s->ops->stopping(s->host);
         if (s->started && s->n_children)
@@ -445,6 +446,23 @@ int supervisor_run(struct supervisor *s)
         children_reap(s);
         take_time(s);
     }
+}
+
+/* ---- what the host adds ---- */
+
+void supervisor_use_hand(struct supervisor *s, int hand_recv, int hand_send)
+{
+    close(s->hand_recv);
+    close(s->hand_send);
+    s->hand_recv = hand_recv;
+    s->hand_send = hand_send;
+}
+
+void supervisor_neighbour(struct supervisor *s, pid_t pid)
+{
+    atomic_store(&s->board->neighbour, pid);
+    if (!pid && s->stopping) /* it was to go on */
+        atomic_store(&s->board->stopping, 1);
 }
 
 /* ---- life ---- */

@@ -10,11 +10,12 @@
  *   crash     is replaced at once; workers that die within CRASH_YOUNG_MS of being ready are
  *             replaced later and later, at most every CRASH_WAIT_MS_MAX.
  *   recycle   the replacement first; when it is READY the old one is retired.
- *   HUP       a new generation beside the old one; when all of it is READY the old one is retired.
- * If one of it cannot start, the new generation ends and the old one stays. retired   workers get
- * TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with threads that do not come back
- * STUCK_MS after it has finished everything else. stop      board->stopping is set and all are
- * retired, then run returns.
+ *   HUP       a new generation beside the old one; when all of it is READY the old one is
+ *             retired. If one of it cannot start, the new generation ends and the old one stays.
+ *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with
+ *             threads that do not come back STUCK_MS after it has finished everything else.
+ *   stop      board->stopping is set (unless another supervisor goes on) and all are retired,
+ *             then run returns.
  *
  * Signals are Gunicorn's: HUP, USR1 (logs are opened again, here and in every worker), USR2 (the
  * host's), TTIN, TTOU, TERM, INT and QUIT (quick), WINCH (stops the workers of a daemon), CHLD.
@@ -105,16 +106,16 @@ struct supervisor_settings {
  * to be done, but for `spawn`.
  */
 #define SPAWN_LATER INT32_MAX
-#define SUPERVISOR_NEWS_MAX 2
+#define SUPERVISOR_NEWS_MAX 3
 
 struct supervisor_ops {
     /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and
      * then nothing of c is kept. The worker's end of the socket is c->worker_fd. SPAWN_LATER:
      * another process makes it (--preload) and has a copy of that end; supervisor_born follows. */
     pid_t (*spawn)(void *host, struct child *c);
-    /* Descriptors, at most SUPERVISOR_NEWS_MAX, from which the host reads of workers that somebody else
-     * makes for it (SPAWN_LATER): how many. */
-    unsigned (*news_fds)(void *host, int fds[2]);
+    /* Descriptors, at most SUPERVISOR_NEWS_MAX, from which the host reads: of workers that somebody
+     * else makes for it (SPAWN_LATER), of its successor. How many. */
+    unsigned (*news_fds)(void *host, int fds[SUPERVISOR_NEWS_MAX]);
     /* Read them: supervisor_born, supervisor_unborn. Also before a child is taken for a stranger. */
     void (*news)(void *host);
     /* It has been waited for; `status` as from waitpid. c ends here. */
@@ -196,6 +197,13 @@ void supervisor_unborn_all(struct supervisor *s, uint32_t generation, int status
 
 /* Stop as TERM (or as QUIT) does. From ops. */
 void supervisor_stop(struct supervisor *s, bool quick);
+
+/* Use the sockets of a supervisor before this one for connections between workers; taken. */
+void supervisor_use_hand(struct supervisor *s, int hand_recv, int hand_send);
+
+/* Another supervisor serves the same sockets (pid), or does no more (0). Beside it a stop hands
+ * connections over instead of ending them. */
+void supervisor_neighbour(struct supervisor *s, pid_t pid);
 
 /* Workers that serve. */
 unsigned supervisor_serving(const struct supervisor *s);

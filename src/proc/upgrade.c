@@ -12,22 +12,52 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The next number of a list; moves *p behind it and a comma. */
-static bool take_number(const char **p, int *out, bool *mark)
+#include "proc/pid_file.h"
+
+/* The next number; moves *p behind it, and behind a comma. */
+static bool take_number(const char **p, int *out)
 {
     char *end;
     errno = 0;
     long n = strtol(*p, &end, 10);
     if (end == *p || errno || n < -1 || n > INT_MAX)
         return false;
-    if (mark)
-        *mark = *end == 'u';
-    end += mark && *mark;
-    if (*end && *end != ',')
-        return false;
     *p = end + (*end == ',');
     *out = (int)n;
     return true;
+}
+
+/* Must the byte be written as % and two digits? */
+static bool needs_escape(unsigned char b)
+{
+    return b < ' ' || b == 0x7f || b == '%' || b == ';';
+}
+
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* n bytes without their escapes, malloc'ed; NULL: no memory, or a wrong escape. */
+static char *unescape(const char *p, size_t n)
+{
+    char *out = malloc(n + 1), *to = out;
+    for (size_t i = 0; out && i < n; i++) {
+        *to++ = p[i];
+        if (p[i] != '%')
+            continue;
+        int high = n - i > 2 ? digit(p[i + 1]) : -1;
+        int low = n - i > 2 ? digit(p[i + 2]) : -1;
+        if (high < 0 || low < 0) {
+            free(out);
+            return NULL;
+        }
+        to[-1] = (char)(high * 16 + low);
+        i += 2;
+    }
+    if (out)
+        *to = 0;
+    return out;
 }
 
 static bool listens(int fd)
@@ -47,14 +77,59 @@ static bool is_open(int fd, int type)
     return !type || (getsockopt(fd, SOL_SOCKET, SO_TYPE, &found, &n) == 0 && found == type);
 }
 
+void upgrade_init(struct upgrade *u)
+{
+    *u = (struct upgrade){.ready_fd = -1, .hand_recv = -1, .hand_send = -1};
+}
+
+void upgrade_free(struct upgrade *u)
+{
+    for (unsigned i = 0; i < u->n_sockets; i++)
+        free(u->sockets[i].text);
+    if (u->ready_fd >= 0)
+        close(u->ready_fd);
+    upgrade_init(u);
+}
+
+int upgrade_add(struct upgrade *u, int fd, bool own, const char *text)
+{
+    if (u->n_sockets == UPGRADE_SOCKETS_MAX)
+        return -1;
+    char *copy = text ? strdup(text) : NULL;
+    if (text && !copy)
+        return -1;
+    u->sockets[u->n_sockets++] = (struct upgrade_socket){.fd = fd, .own = own, .text = copy};
+    return 0;
+}
+
+/* ;SOCKET[o]=ADDRESS… */
 static bool take_sockets(struct upgrade *u, const char *p)
 {
-    while (*p) {
-        unsigned i = u->n_sockets;
-        if (i == UPGRADE_SOCKETS_MAX || !take_number(&p, &u->sockets[i], &u->owns_path[i]) ||
-            !listens(u->sockets[i]))
+    while (*p == ';') {
+        int fd;
+        p++;
+        if (!take_number(&p, &fd) || !listens(fd))
             return false;
-        u->n_sockets++;
+        bool own = *p == 'o';
+        p += own;
+        size_t n = strcspn(p, ";");
+        char *text = *p == '=' ? unescape(p + 1, n - 1) : NULL;
+        bool added = text && upgrade_add(u, fd, own, text) == 0;
+        free(text);
+        if (!added)
+            return false;
+        p += n;
+    }
+    return !*p && u->n_sockets > 0;
+}
+
+/* Gunicorn's: numbers alone. It removes the files of its Unix sockets itself, or leaves them. */
+static bool take_gunicorns(struct upgrade *u, const char *p)
+{
+    while (*p) {
+        int fd;
+        if (!take_number(&p, &fd) || !listens(fd) || upgrade_add(u, fd, true, NULL))
+            return false;
     }
     return u->n_sockets > 0;
 }
@@ -66,48 +141,63 @@ static void close_on_exec(const struct upgrade *u)
         if (others[i] >= 0)
             fcntl(others[i], F_SETFD, FD_CLOEXEC);
     for (unsigned i = 0; i < u->n_sockets; i++)
-        fcntl(u->sockets[i], F_SETFD, FD_CLOEXEC);
+        fcntl(u->sockets[i].fd, F_SETFD, FD_CLOEXEC);
 }
 
 int upgrade_read(struct upgrade *u, const char *value, const char *gunicorn_pid,
                  const char *gunicorn_fd, struct err *e)
 {
-    static const struct upgrade NONE = {.ready_fd = -1, .hand_recv = -1, .hand_send = -1};
-    const char *name = value ? UPGRADE_VARIABLE : "GUNICORN_FD";
-    int pid = 0;
-    *u = NONE;
+    int pid = 0, ready_fd = -1;
+    upgrade_init(u);
     if (!value && (!gunicorn_pid || !gunicorn_fd))
         return 0;
     const char *p = value ? value : gunicorn_pid;
-    /* Passed on to some other program, which has started us: not meant for this process. */
-    if (!take_number(&p, &pid, NULL) || pid != getppid())
+    if (!take_number(&p, &pid) || pid <= 0)
         return 0;
-    bool good = true;
+    bool parent = pid == getppid(), good;
+    /* Passed on to some other program, which has started us: not meant for this process. But the old
+     * supervisor may have ended since it started us. */
+    if (!parent && (!value || pid_file_alive(pid)))
+        return 0;
     if (value)
-        good = take_number(&p, &u->ready_fd, NULL) && take_number(&p, &u->hand_recv, NULL) &&
-               take_number(&p, &u->hand_send, NULL) && is_open(u->ready_fd, 0) &&
+        good = take_number(&p, &ready_fd) && take_number(&p, &u->hand_recv) &&
+               take_number(&p, &u->hand_send) && is_open(ready_fd, 0) &&
                (u->hand_recv < 0 || is_open(u->hand_recv, SOCK_SEQPACKET)) &&
-               (u->hand_send < 0 || is_open(u->hand_send, SOCK_SEQPACKET));
+               (u->hand_send < 0 || is_open(u->hand_send, SOCK_SEQPACKET)) && take_sockets(u, p);
     else
-        p = gunicorn_fd;
-    if (!good || !take_sockets(u, p)) {
-        *u = NONE;
+        good = take_gunicorns(u, gunicorn_fd);
+    if (!good) {
+        upgrade_free(u);
+        if (!parent)
+            return 0;
         return err_set(
             e, "%s=%.200s does not name the listening sockets that process %d hands over; unset it",
-            name, value ? value : gunicorn_fd, pid);
+            value ? UPGRADE_VARIABLE : "GUNICORN_FD", value ? value : gunicorn_fd, pid);
     }
-    close_on_exec(u);
+    u->ready_fd = ready_fd;
     u->old_pid = pid;
+    close_on_exec(u);
     return 0;
 }
 
-void upgrade_write(const struct upgrade *u, char *out, size_t n)
+char *upgrade_write(const struct upgrade *u)
 {
-    size_t used = (size_t)snprintf(out, n, "%d,%d,%d,%d", (int)u->old_pid, u->ready_fd,
-                                   u->hand_recv, u->hand_send);
-    for (unsigned i = 0; i < u->n_sockets && used < n; i++)
-        used += (size_t)snprintf(out + used, n - used, ",%d%s", u->sockets[i],
-                                 u->owns_path[i] ? "u" : "");
+    char *out = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&out, &n);
+    if (!f)
+        return NULL;
+    fprintf(f, "%d,%d,%d,%d", (int)u->old_pid, u->ready_fd, u->hand_recv, u->hand_send);
+    for (unsigned i = 0; i < u->n_sockets; i++) {
+        const struct upgrade_socket *s = &u->sockets[i];
+        fprintf(f, ";%d%s=", s->fd, s->own ? "o" : "");
+        for (const char *p = s->text ? s->text : ""; *p; p++)
+            fprintf(f, needs_escape((unsigned char)*p) ? "%%%02x" : "%c", (unsigned char)*p);
+    }
+    if (fclose(f) == 0)
+        return out;
+    free(out);
+    return NULL;
 }
 
 static int keep(int fd)
@@ -123,7 +213,7 @@ int upgrade_let_through(const struct upgrade *u)
     if (!rc)
         rc = keep(u->hand_send);
     for (unsigned i = 0; i < u->n_sockets && !rc; i++)
-        rc = keep(u->sockets[i]);
+        rc = keep(u->sockets[i].fd);
     return rc;
 }
 

@@ -49,6 +49,9 @@ void worker_process_ready(const struct worker_process *w)
 
 static bool others_go_on(const struct worker_process *w)
 {
+    pid_t neighbour = atomic_load(&w->board->neighbour);
+    if (neighbour && (kill(neighbour, 0) == 0 || errno == EPERM))
+        return true;
     return !w->orphan && getppid() == w->supervisor && !atomic_load(&w->board->stopping);
 }
 
@@ -91,7 +94,7 @@ enum worker_order worker_process_on_tell(struct worker_process *w)
     w->orphan = true;
     log_line(LOG_WARNING, 0, "the supervisor has ended; so does this worker");
     end_surely_after(w->grace_ms + WORKER_ORPHAN_EXTRA_MS);
-    return WORKER_DRAIN;
+    return others_go_on(w) ? WORKER_HANDOVER : WORKER_DRAIN;
 }
 
 bool worker_process_may_complain(const struct worker_process *w)

@@ -2,12 +2,15 @@
  * worker_process: a process that is a worker: what it owes its supervisor, and what it does when
  * that is gone.
  *
- *   begin     right after the fork: it shall not outlive the supervisor, and signals that are meant
- * for the supervisor alone (kill -HUP of all) do not end it while it imports the application ready
- * it serves signal    TERM: finish and go; INT, QUIT: go now; USR1: open the logs again; ABRT: the
- * supervisor has not seen a sign of life orphan    the supervisor has ended: nobody shall keep the
- * port, so it finishes what it has; after the grace + WORKER_ORPHAN_EXTRA_MS the kernel ends it,
- * whatever it does
+ *   begin     right after the fork: it shall not outlive the supervisor, and signals that are
+ *             meant for the supervisor alone (kill -HUP of all) do not end it while it imports the
+ *             application
+ *   ready     it serves
+ *   signal    TERM: finish and go; INT, QUIT: go now; USR1: open the logs again; ABRT: the
+ *             supervisor has not seen a sign of life
+ *   orphan    the supervisor has ended: nobody shall keep the port, so it finishes what it has (or
+ *             hands it to the workers of the supervisor beside it, during a binary upgrade); after
+ *             the grace + WORKER_ORPHAN_EXTRA_MS the kernel ends it, whatever it does
  *
  * Source:  PR_SET_PDEATHSIG(2const), unix(7) for the end of the socket, timer_create(2).
  * Threads: main thread of the worker.

@@ -153,7 +153,8 @@ def test_the_watchdog_of_another_process_is_left_alone(weir: Starter, manager: M
 ACTIVATE = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-def activated(weir: Starter, sockets: list[socket.socket], *arguments: str, **more: object):
+def activated(weir: Starter, sockets: list[socket.socket], *arguments: str,
+              more_env: dict[str, str] | None = None, **more: object):
     """Start weir with these sockets as descriptors 3, 4, …"""
     copies = [os.dup(s.fileno()) for s in sockets]
 
@@ -165,7 +166,8 @@ def activated(weir: Starter, sockets: list[socket.socket], *arguments: str, **mo
 
     try:
         return weir(command=[PYTHON, "-c", ACTIVATE, *weir_command(), "--grace=10s", *arguments],
-                    env={"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(["web"] * len(sockets))},
+                    env={"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(["web"] * len(sockets)),
+                         **(more_env or {})},
                     pass_fds=tuple(range(3, 3 + len(sockets))), preexec=place, **more)
     finally:
         for fd in copies:

@@ -17,34 +17,37 @@ static int listener(void)
     return fd;
 }
 
+/* An address with all that must not be taken for something else. */
+#define ODD "unix:/tmp/a;7=b%25,\n\x7f\xc3\xa4"
+
 /* What the old supervisor has, and the value that it writes. */
 struct old {
     struct upgrade u;
     int ready[2], hand[2];
-    char value[UPGRADE_TEXT_MAX];
+    char *value; /* owned */
 };
 
 static void old_make(struct old *o)
 {
     assert_int_equal(pipe2(o->ready, O_CLOEXEC), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, o->hand), 0);
-    o->u = (struct upgrade){.old_pid = getpid(),
-                            .ready_fd = o->ready[1],
-                            .hand_recv = o->hand[0],
-                            .hand_send = o->hand[1],
-                            .n_sockets = 2};
-    o->u.sockets[0] = listener();
-    o->u.sockets[1] = listener();
-    o->u.owns_path[1] = true;
-    upgrade_write(&o->u, o->value, sizeof o->value);
+    upgrade_init(&o->u);
+    o->u.old_pid = getpid();
+    o->u.ready_fd = o->ready[1];
+    o->u.hand_recv = o->hand[0];
+    o->u.hand_send = o->hand[1];
+    assert_int_equal(upgrade_add(&o->u, listener(), false, "fd://3"), 0);
+    assert_int_equal(upgrade_add(&o->u, listener(), true, ODD), 0);
+    assert_non_null(o->value = upgrade_write(&o->u));
 }
 
 static void old_free(struct old *o)
 {
-    const int fds[] = {o->ready[0], o->ready[1],     o->hand[0],
-                       o->hand[1],  o->u.sockets[0], o->u.sockets[1]};
-    for (size_t i = 0; i < 6; i++)
+    const int fds[] = {o->ready[0], o->hand[0], o->hand[1], o->u.sockets[0].fd, o->u.sockets[1].fd};
+    for (size_t i = 0; i < 5; i++)
         close(fds[i]);
+    upgrade_free(&o->u);
+    free(o->value);
 }
 
 static int reads_the_same(void *arg)
@@ -54,8 +57,9 @@ static int reads_the_same(void *arg)
     struct err e;
     if (upgrade_read(&u, o->value, NULL, NULL, &e))
         return 1;
-    if (u.old_pid != getppid() || u.n_sockets != 2 || u.sockets[0] != o->u.sockets[0] ||
-        u.sockets[1] != o->u.sockets[1] || u.owns_path[0] || !u.owns_path[1])
+    if (u.old_pid != getppid() || u.n_sockets != 2 || u.sockets[0].fd != o->u.sockets[0].fd ||
+        u.sockets[1].fd != o->u.sockets[1].fd || u.sockets[0].own || !u.sockets[1].own ||
+        strcmp(u.sockets[0].text, "fd://3") != 0 || strcmp(u.sockets[1].text, ODD) != 0)
         return 2;
     if (u.ready_fd != o->ready[1] || u.hand_recv != o->hand[0] || u.hand_send != o->hand[1])
         return 3;
@@ -108,7 +112,7 @@ static int reads_gunicorn(void *arg)
     if (upgrade_read(&u, NULL, pid, arg, &e))
         return 1;
     return u.old_pid == getppid() && u.n_sockets == 2 && u.ready_fd == -1 && u.hand_recv == -1 &&
-                   !u.owns_path[0] && !u.owns_path[1]
+                   u.sockets[0].own && !u.sockets[0].text
                ? 0
                : 2;
 }
@@ -142,20 +146,24 @@ static void what_is_no_listening_socket_is_refused(void **state)
     char text[64];
     struct old o;
     old_make(&o);
-    static const char *const BAD[] = {"", ",1,-1,-1,900", ",2,3"};
+    static const char *const BAD[] = {"", ",1,-1,-1;900=a", ",2,3"};
     for (size_t i = 0; i < 3; i++) {
         snprintf(text, sizeof text, "%s", BAD[i]);
         assert_int_equal(in_child(refused_value, text), 0);
     }
     /* A pipe in the place of a listener, a listener in that of the hand-over, nothing at all. */
-    snprintf(text, sizeof text, ",%d,-1,-1,%d", o.ready[1], o.ready[0]);
+    snprintf(text, sizeof text, ",%d,-1,-1;%d=a", o.ready[1], o.ready[0]);
     assert_int_equal(in_child(refused_value, text), 0);
-    snprintf(text, sizeof text, ",%d,%d,-1,%d", o.ready[1], o.u.sockets[0], o.u.sockets[1]);
+    snprintf(text, sizeof text, ",%d,%d,-1;%d=a", o.ready[1], o.u.sockets[0].fd, o.u.sockets[1].fd);
     assert_int_equal(in_child(refused_value, text), 0);
     snprintf(text, sizeof text, ",%d,-1,-1", o.ready[1]);
     assert_int_equal(in_child(refused_value, text), 0);
-    snprintf(text, sizeof text, ",%d,-1,-1,%dx", o.ready[1], o.u.sockets[1]);
-    assert_int_equal(in_child(refused_value, text), 0);
+    static const char *const ENDS[] = {"x", "", "x=a", "=%4", "=%4x", "=a;"};
+    for (size_t i = 0; i < 6; i++) {
+        snprintf(text, sizeof text, ",%d,-1,-1;%d%s", o.ready[1], o.u.sockets[1].fd, ENDS[i]);
+        if (in_child(refused_value, text) != 0)
+            fail_msg("%s was taken", text);
+    }
     old_free(&o);
 }
 
@@ -164,32 +172,30 @@ static void descriptors_pass_an_exec_only_when_let_through(void **state)
     (void)state;
     struct old o;
     old_make(&o);
-    assert_int_equal(fcntl(o.u.sockets[0], F_GETFD), FD_CLOEXEC);
+    assert_int_equal(fcntl(o.u.sockets[0].fd, F_GETFD), FD_CLOEXEC);
     assert_int_equal(upgrade_let_through(&o.u), 0);
-    const int fds[] = {o.ready[1], o.hand[0], o.hand[1], o.u.sockets[0], o.u.sockets[1]};
+    const int fds[] = {o.ready[1], o.hand[0], o.hand[1], o.u.sockets[0].fd, o.u.sockets[1].fd};
     for (size_t i = 0; i < 5; i++)
         assert_int_equal(fcntl(fds[i], F_GETFD), 0);
     assert_int_equal(fcntl(o.ready[0], F_GETFD), FD_CLOEXEC);
-    close(o.u.sockets[1]);
+    close(o.u.sockets[1].fd);
     assert_int_equal(upgrade_let_through(&o.u), -EBADF);
     old_free(&o);
 }
 
-static void the_longest_value_fits(void **state)
+static void as_many_sockets_fit_as_a_server_has(void **state)
 {
     (void)state;
-    struct upgrade u = {.old_pid = 2147483647,
-                        .ready_fd = 2147483647,
-                        .hand_recv = 2147483647,
-                        .hand_send = 2147483647,
-                        .n_sockets = UPGRADE_SOCKETS_MAX};
-    char value[UPGRADE_TEXT_MAX];
-    for (unsigned i = 0; i < UPGRADE_SOCKETS_MAX; i++) {
-        u.sockets[i] = 2147483647;
-        u.owns_path[i] = true;
-    }
-    upgrade_write(&u, value, sizeof value);
-    assert_int_equal(strlen(value), 4 * 11 - 1 + UPGRADE_SOCKETS_MAX * 12);
+    struct upgrade u;
+    upgrade_init(&u);
+    for (int i = 0; i < UPGRADE_SOCKETS_MAX; i++)
+        assert_int_equal(upgrade_add(&u, 2147483647, true, "[::1]:8000"), 0);
+    assert_int_equal(upgrade_add(&u, 3, true, "one too many"), -1);
+    char *value = upgrade_write(&u);
+    assert_int_equal(strlen(value), strlen("0,-1,-1,-1") +
+                                        UPGRADE_SOCKETS_MAX * strlen(";2147483647o=[::1]:8000"));
+    free(value);
+    upgrade_free(&u);
 }
 
 int main(void)
@@ -200,7 +206,7 @@ int main(void)
         cmocka_unit_test(gunicorns_variables_are_understood),
         cmocka_unit_test(what_is_no_listening_socket_is_refused),
         cmocka_unit_test(descriptors_pass_an_exec_only_when_let_through),
-        cmocka_unit_test(the_longest_value_fits),
+        cmocka_unit_test(as_many_sockets_fit_as_a_server_has),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
