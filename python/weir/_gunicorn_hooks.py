@@ -97,6 +97,8 @@ class GunicornHooks(Hooks):
 
     def post_fork(self, supervisor: Supervisor, worker: Worker) -> None:
         self.worker = worker
+        if not hasattr(worker, "nr"):  # with preload_app pre_fork is called in another process
+            prepare_worker(supervisor, worker)
         worker.cfg.post_fork(supervisor, worker)
 
     def post_worker_init(self, worker: Worker) -> None:

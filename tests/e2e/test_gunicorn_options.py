@@ -201,6 +201,32 @@ def test_keep_alive_closes_idle_connections(gunicorn):
     assert not s.client().get("/").keep
 
 
+def test_timeout_is_one_of_a_request_where_workers_have_one_thread(gunicorn):
+    s = gunicorn("--timeout", "1")
+    begun = time.monotonic()
+    assert s.get("/sleep/2500").status == 504
+    assert 0.7 < time.monotonic() - begun < 2.4
+    wait_for(lambda: s.get("/").status == 200)
+    s = gunicorn("--timeout", "1", "--threads", "2")
+    assert s.get("/sleep/1500").status == 200
+    s = gunicorn("--timeout", "0")
+    assert s.get("/sleep/1200").status == 200
+
+
+def test_a_thread_that_does_not_come_back_costs_its_worker(gunicorn):
+    s = gunicorn("--timeout", "1")
+    first = s.worker_pid
+    assert s.get("/sleep/60000").status == 504
+    def another_serves() -> bool:
+        try:
+            return s.get("/", timeout=1).json()["pid"] != first
+        except TimeoutError:  # it waits behind the thread
+            return False
+    wait_for(another_serves, 20)
+    s.expected_status = (0, 1)
+    s.stop(signal.SIGQUIT)
+
+
 def test_graceful_timeout_bounds_the_end(gunicorn):
     s = gunicorn("--graceful-timeout", "1", "--threads", "2", app="basic:app")
     s.expected_status = (0, 1)
@@ -342,6 +368,22 @@ def test_ciphers(gunicorn, certs):
 
 
 # ---- what the application's files and clients meet ----
+
+
+def test_preload_imports_the_application_before_the_fork(gunicorn):
+    s = gunicorn("--preload", "-w", "2")
+    told = [s.get("/").json() for _ in range(4)]
+    assert len({t["imported_by"] for t in told}) == 1 and told[0]["imported_by"] != told[0]["pid"]
+
+
+def test_preload_with_hooks_of_requests(gunicorn):
+    s = gunicorn("--preload", "-w", "2", conf="""
+        def pre_request(worker, req): worker.log.info("worker %s has %s", worker.pid, req.path)
+        def post_worker_init(worker): worker.log.info("worker %s runs %s", worker.pid, worker.wsgi.__name__)
+    """)
+    pid = s.get("/x").json()["pid"]
+    s.wait_log(f"worker {pid} has /x")
+    assert f"worker {pid} runs app" in s.log
 
 
 def test_limits_of_requests(gunicorn):
