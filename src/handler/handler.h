@@ -28,6 +28,7 @@
 #include "net/tls.h"
 
 struct call;
+struct reply_ident;
 
 /* What the serving layer does for a call; filled in by serve/exchange. */
 struct call_ops {
@@ -80,6 +81,7 @@ struct call {
     bool keep_alive;          /* decided when the head is framed */
     const _Atomic bool *last;  /* lent; true: the server stops and keeps no connection. NULL: never */
     const _Atomic bool *ends_early; /* lent; true: streams are to end as soon as they can. NULL: never */
+    const struct reply_ident *ident; /* lent; the Server field. NULL: none */
     bool has_length;          /* the application set Content-Length */
     bool has_date, has_server, has_via;
     bool close_wanted;        /* the handler asks for the end of the connection */

@@ -17,10 +17,6 @@
 #include "handler/date.h"
 #include "handler/handler.h"
 
-/* "Server: …" with its line end, ready to be copied. Written by handler_init only. */
-static char reply_server[224];
-static size_t reply_server_bytes;
-
 /* Content-Length (37), Transfer-Encoding (28), Connection (24), Date (37), Server (below 224) and
  * the empty line (2) together. */
 #define REPLY_TAIL_BYTES 384
@@ -167,16 +163,16 @@ void reply_date(char out[REPLY_DATE_BYTES])
     date_renew(ts.tv_sec, out);
 }
 
-void handler_init(const char *ident)
+void reply_ident_set(struct reply_ident *out, const char *text)
 {
-    struct slice s = slice_trim(slice_str(ident));
-    reply_server_bytes = 0;
-    if (!s.n || s.n > 200 || !value_ok(s))
+    struct slice s = slice_trim(slice_str(text));
+    out->n = 0;
+    if (!s.n || s.n > REPLY_IDENT_BYTES_MAX || !value_ok(s))
         return;
-    char *p = PUT(reply_server, "Server: ");
+    char *p = PUT(out->line, "Server: ");
     p = put(p, s.p, s.n);
     p = PUT(p, "\r\n");
-    reply_server_bytes = (size_t)(p - reply_server);
+    out->n = (size_t)(p - out->line);
 }
 
 /* ---- status and fields ---- */
@@ -467,8 +463,8 @@ int call_begin(struct call *c, int64_t total)
     } else if (c->framing == CALL_CHUNKED) {
         p = PUT(p, "Transfer-Encoding: chunked\r\n");
     }
-    if (!c->has_server)
-        p = put(p, reply_server, reply_server_bytes);
+    if (!c->has_server && c->ident)
+        p = put(p, c->ident->line, c->ident->n);
     if (!c->has_date) {
         p = PUT(p, "Date: ");
         reply_date(p);

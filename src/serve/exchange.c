@@ -113,6 +113,7 @@ static struct exchange *take(struct server *s)
         x->server = s;
         x->body.fd = x->outq.fd = x->call.file_fd = -1;
         x->call.ops = &CALL_OPS;
+        x->call.ident = &s->ident;
         x->call.last = &s->draining;
         x->call.ends_early = &s->streams_end;
         x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
@@ -1268,7 +1269,8 @@ static void on_gone(struct h1_conn *hc)
 static void answer_instead(struct exchange *x, int status, const char *reason)
 {
     struct h1_conn *hc = x->hc;
-    struct call c = {.req = &x->req, .file_fd = -1, .ops = &CALL_OPS, .bodyless = x->req.head};
+    struct call c = {
+        .req = &x->req, .file_fd = -1, .ops = &CALL_OPS, .ident = &x->server->ident, .bodyless = x->req.head};
     call_error(&c, status, reason);
     struct answer a = {.x = x, .call = &c, .wire_bytes = c.out.n};
     const char *end = c.out.n ? memmem(c.out.p, c.out.n, "\r\n\r\n", 4) : NULL;
@@ -1389,7 +1391,7 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
         other = (struct h1_error){why->status == 414 ? 431 : why->status, why->reason};
         why = &other;
     }
-    struct call c = {.req = x ? &x->req : &unknown, .file_fd = -1, .ops = &CALL_OPS};
+    struct call c = {.req = x ? &x->req : &unknown, .file_fd = -1, .ops = &CALL_OPS, .ident = &s->ident};
     c.out = (struct buf){0};
     c.bodyless = x && x->req.head;
     call_error(&c, why->status, why->reason);

@@ -11,7 +11,6 @@
 
 #include "base/log.h"
 #include "base/must.h"
-#include "handler/reply.h"
 #include "serve/exchange.h"
 
 /* Descriptors that are left to the application, the log and the spill files. */
@@ -335,7 +334,7 @@ int server_new(struct server **out, const struct conf *conf, struct app *app, st
     s->stop_mail.deliver = on_stop_mail;
     list_init(&s->exchanges);
     list_init(&s->slow_bodies);
-    handler_init(conf->ident);
+    reply_ident_set(&s->ident, conf->ident);
     s->listeners.tls = tls_wanted(conf);
     if (make_rules(s, e) || routes_new(&s->routes, conf, e) ||
         (s->listeners.tls && tls_context_new(&s->tls, conf, e)) ||

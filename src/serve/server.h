@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "conf/conf.h"
 #include "handler/handler.h"
+#include "handler/reply.h"
 #include "handler/route.h"
 #include "http/h1_conn.h"
 #include "net/listen.h"
@@ -51,6 +52,7 @@ struct server {
     struct worker worker;
 
     struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
+    struct reply_ident ident;  /* of all responses */
     struct slice internal;     /* prefix of Weir's own answers; empty: none */
     struct proxy_set trusted;  /* front-ends whose headers count */
     struct proxy_set proxy_from;

@@ -25,8 +25,9 @@ static int setup(void **state)
     static struct fixture f;
     buf_fini(&f.call.out);
     f.req = (struct req){.minor = 1};
-    f.call = (struct call){.req = &f.req, .file_fd = -1, .keep_alive = true};
-    handler_init("weir");
+    static struct reply_ident ident;
+    f.call = (struct call){.req = &f.req, .file_fd = -1, .keep_alive = true, .ident = &ident};
+    reply_ident_set(&ident, "weir");
     *state = &f;
     return 0;
 }
@@ -237,13 +238,23 @@ static void the_ident_is_a_setting(void **state)
 {
     struct call *c = &((struct fixture *)*state)->call;
     static const char *const NONE[] = {"", "  ", "a\r\nb", NULL};
+    struct reply_ident ident;
+    c->ident = &ident;
     for (size_t i = 0; i < countof(NONE); i++) {
-        handler_init(NONE[i]);
+        reply_ident_set(&ident, NONE[i]);
         c->state = CALL_NEW;
         assert_int_equal(call_end(c), 0);
         assert_string_equal(head_of(c), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
     }
-    handler_init("weir/1 (x)");
+    char longest[REPLY_IDENT_BYTES_MAX + 2];
+    memset(longest, 'w', sizeof longest);
+    longest[sizeof longest - 1] = '\0';
+    reply_ident_set(&ident, longest);
+    assert_int_equal(ident.n, 0);
+    longest[sizeof longest - 2] = '\0';
+    reply_ident_set(&ident, longest);
+    assert_int_equal(ident.n, REPLY_IDENT_BYTES_MAX + 10);
+    reply_ident_set(&ident, "weir/1 (x)");
     c->state = CALL_NEW;
     assert_int_equal(call_end(c), 0);
     assert_string_equal(head_of(c),

@@ -29,6 +29,8 @@ struct piece {
     bool wait; /* -EAGAIN first */
 };
 
+static struct reply_ident g_ident; /* of the application made last */
+
 /* One request as the test describes it, and what came of it. */
 struct job {
     char *raw; /* owned: the head */
@@ -157,7 +159,8 @@ static void job_reset(struct job *j, uint64_t id, bool keep_alive)
                        .id = id,
                        .keep_alive = j->req.keep_alive && keep_alive,
                        .file_fd = -1,
-                       .ops = &OPS};
+                       .ops = &OPS,
+                       .ident = &g_ident};
     c->out = out;
     c->out.n = 0;
 }
@@ -443,7 +446,7 @@ static PyObject *app_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     config.expose_tracebacks = expose;
     config.errors_to_log = errors;
     config.multithread = multithread;
-    handler_init(config.ident ? config.ident : "weir");
+    reply_ident_set(&g_ident, config.ident ? config.ident : "weir");
     struct app_object *o = (struct app_object *)type->tp_alloc(type, 0);
     if (o && wsgi_app_new(&o->app, application, &config))
         Py_CLEAR(o);
