@@ -25,11 +25,14 @@ def account(scenario: str, workers: int = 2, *settings: str, seed: int = 1) -> l
 
 
 def test_reloads_lose_no_request() -> None:
-    assert account("reload").answered == REQUESTS
+    a = account("reload")
+    assert a.answered == REQUESTS and a.replaced == 6
 
 
-def test_workers_that_are_replaced_lose_no_request() -> None:
-    assert account("recycle").answered == REQUESTS
+@pytest.mark.parametrize("why", ["recycle", "lifetime"])
+def test_workers_that_are_replaced_lose_no_request(why: str) -> None:
+    a = account(why)
+    assert a.answered == REQUESTS and a.replaced >= 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

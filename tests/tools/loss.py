@@ -11,8 +11,17 @@ meanwhile, as every client does; once it has sent, only a whole and correct answ
     refused     a connection could not be made while the server was to be there
     early       an idle connection was closed before its keep-alive time was over (a reload may not do that)
 
-usage: loss.py [--scenario none|reload|recycle|term|kill-none] [--requests N] [--clients N] [--workers N]
-               [--fake] [-- settings of the server …]
+scenarios:
+
+    none        nothing happens but keep-alive
+    reload      HUP three times
+    recycle     --max-requests 300 with jitter
+    lifetime    --max-lifetime 1s
+    rss         --max-rss far too low: each worker is replaced as soon as its memory is looked at
+    upgrade     USR2, and TERM to the old supervisor when the new one serves
+    term        TERM in the middle; ends when the server has ended
+
+usage: loss.py [--scenario NAME] [--requests N] [--clients N] [--workers N] [--fake] [-- settings of the server …]
 
 The program starts the server itself: build/weir with tests/apps/basic.py, or with --fake the program
 build/tests/unit/fake_workers. It ends with 0 when nothing was lost, wrong, refused or early.
@@ -52,6 +61,7 @@ class Account:
     refused: int = 0
     lost: int = 0
     wrong: int = 0
+    replaced: int = 0  # workers, as the log tells
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -65,7 +75,7 @@ class Account:
     def __str__(self) -> str:
         return (f"requests {self.sent} answered {self.answered} connections {self.connections} "
                 f"closed-idle {self.closed_idle} | lost {self.lost} wrong {self.wrong} refused {self.refused} "
-                f"early {self.early}")
+                f"early {self.early} | workers replaced {self.replaced}")
 
 
 def unchunk(data: bytes) -> bytes | None:
@@ -386,7 +396,7 @@ class Server:
     def __init__(self, fake: bool, workers: int, settings: list[str], keep_alive: float) -> None:
         self.fake = fake
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
-        self.in_pipe = None
+        self.successor = 0  # pid of the supervisor after an upgrade
         settings = [f"--keep-alive={keep_alive:g}s", *settings]
         if fake:
             pairs = [part for s in settings for part in s.split("=", 1)]
@@ -424,18 +434,43 @@ class Server:
         else:
             self.process.send_signal(signal.SIGHUP)
 
+    def upgrade(self, meanwhile: Callable[[], None]) -> None:
+        """USR2; when the new supervisor serves, TERM to the old one, which has to end."""
+        self.process.send_signal(signal.SIGUSR2)
+        log = Path(self.log.name)
+        until = time.monotonic() + 30
+        while log.read_text().count(" serving ") < 2:
+            if time.monotonic() > until:
+                raise RuntimeError("no new supervisor: " + log.read_text()[-2000:])
+            meanwhile()
+        new = int(re.findall(r" serving .*pid (\d+)\)", log.read_text())[-1])
+        self.process.send_signal(signal.SIGTERM)
+        while self.process.poll() is None:
+            meanwhile()
+        self.successor = new
+
     def stop(self) -> int:
+        if self.successor:
+            os.kill(self.successor, signal.SIGTERM)
+            while Path(f"/proc/{self.successor}").exists():
+                time.sleep(0.01)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
 
+SETTINGS = {
+    "recycle": ("--max-requests=300", "--max-requests-jitter=100"),
+    "lifetime": ("--max-lifetime=1s",),
+    "rss": ("--max-rss=1M",),
+}
+SCENARIOS = ("none", "reload", "recycle", "lifetime", "rss", "upgrade", "term")
+
+
 def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake: bool = False,
         settings: Sequence[str] = (), keep_alive: float = 1.0, seed: int = 1) -> Account:
     """One scenario; every request is accounted for."""
-    if scenario == "recycle":
-        settings = ["--max-requests=300", "--max-requests-jitter=100", *settings]
-    server = Server(fake, workers, list(settings), keep_alive)
+    server = Server(fake, workers, [*SETTINGS.get(scenario, ()), *settings], keep_alive)
     load = Load(server.address, clients, requests, keep_alive, seed)
     steps = 4 if scenario == "reload" else 2
     try:
@@ -444,6 +479,8 @@ def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake:
                 load.turn(load.now + 0.05)
             if scenario == "reload":
                 server.reload()
+            elif scenario == "upgrade":
+                server.upgrade(lambda: load.turn(time.monotonic() + 0.02))
             elif scenario == "term":
                 load.server_may_be_gone = True
                 server.process.send_signal(signal.SIGTERM)
@@ -458,6 +495,8 @@ def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake:
         if status:
             load.account.wrong += 1
             load.account.note(f"the server ended with {status}: {Path(server.log.name).read_text()[-1500:]}")
+    text = Path(server.log.name).read_text()
+    load.account.replaced = text.count("replacing worker") + workers * text.count("] INFO reloading")
     seconds = load.now - load.begin
     load.account.note(f"{load.account.answered / seconds:.0f} requests/s")
     return load.account
@@ -465,7 +504,7 @@ def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake:
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--scenario", default="reload", choices=["none", "reload", "recycle", "term"])
+    arguments.add_argument("--scenario", default="reload", choices=SCENARIOS)
     arguments.add_argument("--requests", type=int, default=100_000)
     arguments.add_argument("--clients", type=int, default=64)
     arguments.add_argument("--workers", type=int, default=2)
