@@ -173,6 +173,8 @@ class Client:
             return
         if self.has_ended():
             return
+        if self.served and time.monotonic() - self.idle_from > load.keep_alive + load.late() / 2:
+            return  # we were late ourselves: beyond what is promised nobody should send
         self.serial += 1
         token = f"{self.number}-{self.serial}".encode()
         if load.random.random() < 0.3:
@@ -352,8 +354,11 @@ class Load:
         if r < 0.98:
             return self.random.random() * 0.02
         # Around the limit. It is not closed before, and most clients learn late that it will be.
-        late = min(1.0, self.keep_alive)
-        return self.keep_alive + (self.random.random() * 0.9 - 0.45) * late
+        return self.keep_alive + (self.random.random() * 0.9 - 0.45) * self.late()
+
+    def late(self) -> float:
+        """An idle connection is closed by half to all of this later than keep-alive says."""
+        return min(1.0, self.keep_alive)
 
     def turn(self, until: float) -> None:
         """Work until then, or until all requests are through."""
