@@ -207,9 +207,13 @@ PyObject *python_template_begin(PyObject *self, PyObject *unused)
 /* In the worker: what the order said. */
 static PyObject *become_worker(struct supervisor_object *o, const struct template_word *w, int fd)
 {
+    struct err e;
     close(o->template_end);
     o->template_end = -1;
     o->is_template = false;
+    /* The template keeps the files that were there when it was made: they may have been rotated. */
+    if (log_reopen(&e))
+        log_line(LOG_ERROR, 0, "%s", e.text);
     o->process.slot = w->slot;
     o->process.tell_fd = fd;
     o->process.grace_ms = w->grace_ms;
@@ -221,7 +225,8 @@ PyObject *python_template_next(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct supervisor_object *o = (struct supervisor_object *)self;
-    for (;;) {
+    const struct conf *c = o->next_config ? &o->next_config->conf : &o->config->conf;
+    for (int64_t forked = 0;;) {
         struct template_word w;
         int fd, rc, go;
         Py_BEGIN_ALLOW_THREADS rc = template_receive(o->template_end, &w, &fd);
@@ -244,6 +249,8 @@ PyObject *python_template_next(PyObject *self, PyObject *unused)
         rc = template_send(o->template_end, &w, -1);
         if (pid > 0 && rc == 0)
             adopt_let_go(&go);
+        if (++forked == c->workers) /* those that are to say in the terminal why they cannot start */
+            python_supervisor_tell(o, "all_forked");
         if (rc)
             Py_RETURN_NONE;
     }

@@ -258,6 +258,13 @@ class Supervisor:
             flush()
             os._exit(1)
 
+    # ---- called by weir._core, in a template ----
+
+    def all_forked(self) -> None:
+        """The workers of the start are made."""
+        if self.process.daemon:
+            self.process.daemon.quiet(self.core)
+
     # ---- called by weir._core, in a worker ----
 
     def interrupted(self) -> None:

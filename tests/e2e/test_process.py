@@ -104,10 +104,11 @@ def daemon(tmp_path: Path, *arguments: str, app: str = "basic:app") -> Iterator[
         assert not pid_path.exists() and not path.exists()
 
 
-@KINDS
-def test_a_daemon_serves_when_the_command_returns(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "preload"), [(0, False), (1, False), (2, True)])
+def test_a_daemon_serves_when_the_command_returns(tmp_path: Path, workers: int, preload: bool) -> None:
     log = tmp_path / "error.log"
-    with daemon(tmp_path, f"--workers={workers}", f"--error-log={log}") as (pid, path):
+    preloading = ["--preload"] if preload else []
+    with daemon(tmp_path, f"--workers={workers}", f"--error-log={log}", *preloading) as (pid, path):
         with Client(str(path)) as c:
             assert c.get("/hello").status == 200
         stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -117,7 +118,7 @@ def test_a_daemon_serves_when_the_command_returns(tmp_path: Path, workers: int) 
         streams = {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)}
         assert streams == {"/dev/null"}
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        assert len(children) == workers
+        assert len(children) == workers + preload
         for child in children:
             assert {os.readlink(f"/proc/{child}/fd/{n}") for n in range(3)} == {"/dev/null"}
     assert "stopped" in log.read_text()
@@ -241,12 +242,22 @@ def test_workers_drop_what_the_supervisor_keeps(weir: Starter, open_folder: Path
 
 
 @as_root
+def test_a_template_imports_as_root_and_its_workers_are_not(weir: Starter, open_folder: Path) -> None:
+    with open(open_folder / "who.py", "a", encoding="utf-8") as f:
+        f.write("\nopen('imported', 'w').write(str(os.geteuid()))\n")
+    server = weir("who:app", workers=2, user="nobody", preload=True, cwd=open_folder, pythonpath=APPS)
+    assert (open_folder / "imported").read_text() == "0"
+    assert server.get("/who").text == "(65534, 65534, 65534) (65534, 65534, 65534) [65534] []"
+
+
+@as_root
+@pytest.mark.parametrize("preload", [False, True])
 def test_logs_pid_file_and_socket_of_dropped_workers_work_after_rotation_and_reload(
-        weir: Starter, open_folder: Path) -> None:
+        weir: Starter, open_folder: Path, preload: bool) -> None:
     socket_path, pid_path = open_folder / "weir.sock", open_folder / "weir.pid"
     logs = [open_folder / "error.log", open_folder / "access.log"]
     server = weir("basic:app", workers=2, user="nobody", bind=f"unix:{socket_path}", pid_file=pid_path,
-                  error_log=logs[0], access_log=logs[1], ready=False)
+                  error_log=logs[0], access_log=logs[1], preload=preload, ready=False)
 
     def get(target: str) -> None:
         with Client(str(socket_path)) as c:

@@ -260,6 +260,15 @@ def test_the_service_manager_hears_of_the_new_main_process(weir: Starter, tmp_pa
     m.socket.close()
 
 
+def test_a_server_with_a_template_can_be_upgraded(weir: Starter) -> None:
+    server = weir("procs:app", workers=2, preload=True, threads=4)
+    with Load(server) as load, upgraded(server) as new:
+        assert server.stop() == 0
+        assert answering(server) < set(workers_of(new)), "two workers and a template"
+        load.over.set()
+    assert load.failed == []
+
+
 def test_a_daemon_can_be_upgraded(tmp_path: Path) -> None:
     path, pid_file, log = tmp_path / "weir.sock", tmp_path / "weir.pid", tmp_path / "error.log"
     subprocess.run([*weir_command(), "--daemon", f"--pid-file={pid_file}", f"--bind=unix:{path}",
