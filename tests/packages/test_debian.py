@@ -142,7 +142,7 @@ def test_a_virtual_environment_finds_the_module(unpacked, weir, tmp_path):
 # ---- a Debian with nothing else ----
 
 SHOP = """
-import ctypes, os, socket, threading, time
+import ctypes, os, socket, sys, time
 
 def attempt(what):
     try:
@@ -177,7 +177,7 @@ def app(environ, start):
             ("unshare", system(272, 0x10000000)), ("chroot", lambda: os.chroot("/tmp")), ("setuid", lambda: os.setuid(0)),
             ("nice", lambda: os.nice(-5)), ("client", lambda: socket.socket(socket.AF_INET).close())))
     else:
-        body = "%d %s" % (os.getpid(), os.environ.get("SECRET"))
+        body = "%d %s %s %s" % (os.getpid(), os.environ.get("MODEL_KEY"), sys.prefix, environ["REMOTE_ADDR"])
     start("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
 """
@@ -227,10 +227,13 @@ def machine(debian, tmp_path_factory) -> Iterator[roots.Machine]:
     """weir@shop is configured, and its socket is open."""
     for folder in ("srv/shop", "etc/weir", "etc/systemd/system/weir@shop.service.d"):
         (debian / folder).mkdir(parents=True)
-    (debian / "srv/shop/shop.py").write_text(SHOP)
-    (debian / "etc/weir/shop.yaml").write_text("app: shop:app\nchdir: /srv/shop\nworkers: 2\n")
-    (debian / "etc/weir/shop.env").write_text("SECRET=from-the-file\n")
+    (debian / "srv/shop/app.py").write_text(SHOP)
+    # The two files that docs/deploy.md shows.
+    for name, language in (("shop.yaml", "yaml"), ("shop.env", "sh")):
+        block = re.search(rf"```{language}\n# /etc/weir/{name}\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.S)
+        (debian / "etc/weir" / name).write_text(block[1])
     (debian / "etc/weir/shop.env").chmod(0o600)
+    debian.run("python3", "-m", "venv", "--without-pip", "/srv/shop/.venv")
     machine = roots.Machine(debian, tmp_path_factory.mktemp("machine") / "log")
     try:
         wait_for(machine.booted, 60, "systemd is up")
@@ -240,9 +243,9 @@ def machine(debian, tmp_path_factory) -> Iterator[roots.Machine]:
         machine.end()
 
 
-def ask(machine: roots.Machine, target: str) -> str:
+def ask(machine: roots.Machine, target: str, *fields: str) -> str:
     with Client(str(machine / "run/weir/shop.sock"), 20) as c:
-        r = c.get(target)
+        r = c.get(target, *fields)
         assert r.status == 200
         return r.text
 
@@ -257,7 +260,7 @@ def test_installing_enables_and_starts_nothing(machine):
 def test_the_first_connection_starts_the_service(machine):
     machine.run("systemctl", "stop", "weir@shop")
     assert machine.show("weir@shop", "ActiveState") == "inactive"
-    assert ask(machine, "/").endswith(" from-the-file")
+    assert ask(machine, "/", "X-Forwarded-For: 192.0.2.9").split()[1:] == ["secret", "/srv/shop/.venv", "192.0.2.9"]
     wait_for(lambda: machine.show("weir@shop", "ActiveState") == "active", 20, "the service is ready")
 
 

@@ -33,7 +33,8 @@ OTHERS = {
     "--name", "--no-name", "--x", "--no-x",  # how options are written
     "--access-logformat",  # Gunicorn's
     "--quick", "--only", "--list", "--report", "--servers", "--max-minutes", "--instr-peers",
-    "--system-site-packages", "--no-build-isolation",  # of venv and pip
+    "--system-site-packages", "--no-build-isolation", "--no-cache-dir",  # of venv and pip
+    "--build-arg", "--now",  # of docker and systemctl
     "--if-missing", "--delay-ai", "--delay-db", "--seed", "--check",
 }
 
