@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import roots
-from conftest import ROOT, certificate, run
+from package_helpers import ROOT, certificate, run
 from harness import APPS, Client, wait_for
 
 VERSION = re.search(r'WEIR_VERSION "(.*)"', (ROOT / "src/conf/version.h").read_text())[1]

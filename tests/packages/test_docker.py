@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import roots
 import yaml
-from conftest import ROOT, run
+from package_helpers import ROOT, run
 from harness import Client, wait_for
 
 FOLDER = ROOT / "deploy/docker"

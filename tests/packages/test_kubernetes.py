@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from package_helpers import ROOT
 
 FOLDER = ROOT / "deploy/kubernetes"
 

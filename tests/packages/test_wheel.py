@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, certificate, run
+from package_helpers import ROOT, certificate, run
 from harness import APPS, PYTHON
 
 VERSION = re.search(r'WEIR_VERSION "(.*)"', (ROOT / "src/conf/version.h").read_text())[1]

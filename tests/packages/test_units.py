@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from package_helpers import ROOT, run
 
 UNITS = ROOT / "deploy/systemd"
 
