@@ -406,7 +406,7 @@ class Server:
         if fake:
             pairs = [part for s in settings for part in s.split("=", 1)]
             self.process = subprocess.Popen(
-                [str(ROOT / "build/tests/unit/fake_workers"), str(workers), *pairs], stdin=subprocess.PIPE,
+                [str(ROOT / os.environ.get("WEIR_BUILD", "build") / "tests/unit/fake_workers"), str(workers), *pairs], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=self.log, text=True)
             assert self.process.stdout
             url = self.process.stdout.readline().strip()
