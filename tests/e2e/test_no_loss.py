@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import SANITIZED
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import loss  # noqa: E402
 
-REQUESTS = 3000 if SANITIZED else 6000
+REQUESTS = 6000
 
 
 def account(scenario: str, workers: int = 2, *settings: str, seed: int = 1) -> loss.Account:
@@ -32,7 +31,7 @@ def test_reloads_lose_no_request() -> None:
 @pytest.mark.parametrize("why", ["recycle", "lifetime"])
 def test_workers_that_are_replaced_lose_no_request(why: str) -> None:
     a = account(why)
-    assert a.answered == REQUESTS and a.replaced >= 2
+    assert a.answered == REQUESTS and a.replaced >= 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
