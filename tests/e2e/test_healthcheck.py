@@ -160,12 +160,32 @@ def test_help_names_every_way_to_give_the_address() -> None:
             assert word in done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
-@pytest.mark.parametrize("only", ["-tls1_2", "-tls1_3"])
-def test_a_tls_listener_is_asked_for_a_handshake(tmp_path: Path, only: str) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+def certificate(folder: Path) -> tuple[Path, Path]:
+    cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
                     "-days", "1", "-subj", "/CN=localhost"], check=True, capture_output=True, env=plain_env())
+    return cert, key
+
+
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
+
+
+@needs_openssl
+@pytest.mark.parametrize("oldest", ["1.2", "1.3"])
+def test_a_server_with_tls_is_asked_for_a_handshake(weir: Starter, tmp_path: Path, oldest: str) -> None:
+    cert, key = certificate(tmp_path)
+    server = weir("basic:app", certfile=cert, keyfile=key, tls_min=oldest)
+    settings = {"WEIR_CERTFILE": str(cert), "WEIR_KEYFILE": str(key), "WEIR_BIND": f"127.0.0.1:{server.port}"}
+    done = check(env=settings)
+    assert f"127.0.0.1:{server.port}: answers TLS handshakes in " in done.stdout, done
+    assert check(str(server.port)).returncode == 1, "plain HTTP is no answer of a TLS listener"
+    assert "WARN" not in server.log and "ERROR" not in server.log
+
+
+@needs_openssl
+@pytest.mark.parametrize("only", ["-tls1_2", "-tls1_3"])
+def test_a_tls_listener_is_asked_for_a_handshake(tmp_path: Path, only: str) -> None:
+    cert, key = certificate(tmp_path)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

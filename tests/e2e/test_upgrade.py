@@ -135,7 +135,7 @@ def test_the_new_supervisor_can_be_ended_to_go_back(weir: Starter, tmp_path: Pat
         assert not (tmp_path / "weir.pid.2").exists()
         for c in idle:
             assert int(c.get("/pid").text) in old_workers
-        assert answering(server) == old_workers
+        wait_for(lambda: answering(server) == old_workers, what="the old workers answer")
         # And once more, as if nothing had been.
         with upgraded(server) as again:
             assert again != new
@@ -154,7 +154,8 @@ def test_a_new_version_that_cannot_start_leaves_the_old_one_untouched(
     server.kill(signal.SIGUSR2)
     server.wait_log(re.compile(rf"the new supervisor \d+ ended with {status} before it served; this one goes on"), 20)
     assert path.exists() and pid_file.read_text() == f"{server.pid}\n"
-    assert set(server.worker_pids()) == workers == answering(server)
+    assert set(server.worker_pids()) == workers
+    wait_for(lambda: answering(server) == workers, what="both old workers answer")
     assert not (tmp_path / "weir.pid.2").exists()
     # A better version then succeeds.
     (tmp_path / "version").write_text("2")
