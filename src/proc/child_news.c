@@ -120,6 +120,12 @@ static void crashed(struct supervisor *s, const struct child *c, int status)
     char how[128];
     how_it_ended(how, sizeof how, status);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    if (c->generation != s->generation) {
+        log_flood(LOG_ERROR, 0, "worker %d %s; %u serve%s", (int)c->pid, how,
+                  supervisor_serving(s) - (c->state == CHILD_READY),
+                  is_reloading(s) ? "; it is not replaced before the reload is over" : "");
+        return;
+    }
     bool young = clock_mono_ns() - c->ready_ns < CRASH_YOUNG_MS * MS;
     int64_t wait_ms = 0;
     if (!young)

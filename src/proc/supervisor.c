@@ -103,7 +103,8 @@ void supervisor_reloaded(struct supervisor *s, bool ok)
 /* Is there something that the first generation, or a new one, was waited for? */
 static void settle(struct supervisor *s)
 {
-    if (children_count(s).ready < s->target)
+    struct tally t = children_count(s);
+    if (t.ready + t.asking < s->target) /* those that ask serve as well as the others */
         return;
     if (!s->started) {
         s->started = true;
@@ -133,14 +134,15 @@ static void balance(struct supervisor *s)
     }
     if (t.ready + t.asking > s->target)
         retire_asking(s, t.ready + t.asking - s->target);
+    if (s->spawn_ns <= clock_mono_ns()) /* also where nobody is missing any more: it must not wake us */
+        s->spawn_ns = 0;
     while (!s->stopping && t.booting + t.ready < s->target) {
-        if (s->spawn_ns > clock_mono_ns())
+        if (s->spawn_ns)
             return;
         if (t.booting == 0)
             atomic_store(&s->board->boot_told, 0);
         if (!child_start(s) || s->born)
             return;
-        s->spawn_ns = 0;
         t = children_count(s);
     }
 }
@@ -190,8 +192,11 @@ static void reload(struct supervisor *s)
         return;
     }
     log_line(LOG_INFO, 0, "reloading");
-    if (s->ops->reload && s->ops->reload(s->host, &next))
+    if (s->ops->reload && s->ops->reload(s->host, &next)) {
+        if (is_reloading(s)) /* its settings are gone, or not what is wanted any more */
+            supervisor_reloaded(s, false);
         return;
+    }
     if (!is_reloading(s)) {
         s->last = s->set;
         s->last_target = s->target;

@@ -123,7 +123,8 @@ struct supervisor_ops {
     /* Workers of the first generation serve. -1: do not go on (the host has said why). */
     int (*ready)(void *host);
     /* HUP: read the configuration again, and open what it needs. 0: *s is filled in, start a
-     * generation; -1: leave everything as it is (the host has said why). */
+     * generation; -1: leave everything as it is (the host has said why). A reload that is not over
+     * ends either way: `reloaded` with false follows where -1 is returned. */
     int (*reload)(void *host, struct supervisor_settings *s);
     /* The new generation serves (true), or it could not start and what `reload` did is to be
      * undone. */

@@ -23,6 +23,7 @@ enum order {
     CRASH,   /* exit code 7 */
     KILLED,  /* KILL by itself */
     RECYCLE, /* ask for a replacement */
+    LEAVE,   /* say that it ends by itself */
     STUCK,   /* the same, because a thread does not come back */
     SILENT,  /* a sign of life from long ago */
     ORPHAN,  /* start a process that nobody waits for */
@@ -35,6 +36,8 @@ static struct plan {
     _Atomic int refuse;    /* HUP: the configuration is wrong */
     _Atomic int workers;   /* HUP: so many, 0: as before */
     _Atomic int fail_fork;
+    _Atomic int asks; /* workers ask for a replacement as soon as they are READY */
+    _Atomic int waits; /* of the supervisor */
     _Atomic int order[AGES_MAX];
     _Atomic int aborted; /* workers that got ABRT */
     _Atomic int plain;   /* workers that found their signals and descriptors plain */
@@ -106,6 +109,9 @@ static void obey(const struct child *c, struct scoreboard_slot *slot)
     case RECYCLE:
         atomic_store(&slot->recycle, RECYCLE_MAX_REQUESTS);
         break;
+    case LEAVE:
+        atomic_store(&slot->state, WORKER_DRAINING);
+        break;
     case SILENT:
         atomic_store(&slot->beat_ns, clock_mono_ns() - INT64_C(60000000000));
         return;
@@ -136,6 +142,8 @@ WEIR_NORETURN static void work(struct supervisor *s)
     sigset_t taken;
     sigfillset(&taken);
     sigprocmask(SIG_SETMASK, &taken, NULL);
+    if (atomic_load(&plan->asks))
+        atomic_store(&slot->recycle, RECYCLE_MAX_REQUESTS);
     atomic_store(&slot->state, WORKER_READY);
     send(c->worker_fd, "R", 1, MSG_NOSIGNAL);
     for (;;) {
@@ -221,6 +229,12 @@ static void on_stopping(void *host)
     tell("stopping\n");
 }
 
+static void on_wait(void *host)
+{
+    (void)host;
+    atomic_fetch_add(&plan->waits, 1);
+}
+
 static const struct supervisor_ops OPS = {
     .spawn = on_spawn,
     .exited = on_exited,
@@ -231,6 +245,7 @@ static const struct supervisor_ops OPS = {
     .upgrade = on_upgrade,
     .stranger = on_stranger,
     .stopping = on_stopping,
+    .wait_begin = on_wait,
 };
 
 WEIR_NORETURN static void supervise(void)
@@ -506,6 +521,78 @@ static void a_second_reload_takes_the_place_of_one_that_has_not_ended(void **sta
     assert_int_equal(stop(), 0);
 }
 
+static void a_refused_reload_ends_one_that_is_not_over(void **state)
+{
+    (void)state;
+    start(1);
+    expect("ready");
+    atomic_store(&plan->boot_hold, 1);
+    send_it(SIGHUP);
+    expect("spawn 2");
+    atomic_store(&plan->refuse, 1);
+    send_it(SIGHUP);
+    expect("reloaded 0");
+    expect("exited 2 -15");
+    atomic_store(&plan->boot_hold, 0);
+    order(1, CRASH);
+    expect("exited 1 7");
+    expect("spawn 3");
+    assert_int_equal(stop(), 0);
+}
+
+static void a_reload_ends_where_workers_ask_at_once(void **state)
+{
+    (void)state;
+    start(2);
+    expect("ready");
+    atomic_store(&plan->asks, 1);
+    send_it(SIGHUP);
+    expect("reloaded 1");
+    assert_int_equal(stop(), 0);
+}
+
+static void it_sleeps(void)
+{
+    const struct timespec moment = {.tv_nsec = 300000000}; /* longer than any wait for a spawn here */
+    nanosleep(&moment, NULL);
+    int before = atomic_load(&plan->waits);
+    nanosleep(&moment, NULL);
+    assert_in_range(atomic_load(&plan->waits) - before, 0, 5);
+}
+
+static void a_wait_for_a_spawn_that_nobody_needs_ends(void **state)
+{
+    (void)state;
+    start(1);
+    expect("ready");
+    for (unsigned age = 1; age <= 2; age++) { /* twice, young, and replaced before their end */
+        order(age, LEAVE);
+        expect("spawn");
+        order(age, CRASH);
+        expect("exited");
+    }
+    it_sleeps();
+    assert_int_equal(stop(), 0);
+}
+
+static void a_crash_of_the_old_delays_no_reload(void **state)
+{
+    (void)state;
+    start(3);
+    expect("ready");
+    atomic_store(&plan->boot_hold, 1);
+    send_it(SIGHUP);
+    expect("spawn 6");
+    order(1, CRASH);
+    expect("exited 1 7");
+    order(2, CRASH);
+    expect("exited 2 7");
+    it_sleeps();
+    atomic_store(&plan->boot_hold, 0);
+    expect("reloaded 1");
+    assert_int_equal(stop(), 0);
+}
+
 static void the_number_of_workers_follows_ttin_and_ttou(void **state)
 {
     (void)state;
@@ -704,6 +791,10 @@ int main(void)
         TEST(a_reload_that_fails_keeps_the_old),
         TEST(a_refused_reload_changes_nothing),
         TEST(a_second_reload_takes_the_place_of_one_that_has_not_ended),
+        TEST(a_refused_reload_ends_one_that_is_not_over),
+        TEST(a_reload_ends_where_workers_ask_at_once),
+        TEST(a_wait_for_a_spawn_that_nobody_needs_ends),
+        TEST(a_crash_of_the_old_delays_no_reload),
         TEST(the_number_of_workers_follows_ttin_and_ttou),
         TEST(a_worker_that_asks_is_retired_after_its_replacement_serves),
         TEST(a_stuck_worker_is_killed_when_all_else_is_done),
