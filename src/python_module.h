@@ -102,12 +102,13 @@ struct supervisor_object {
     struct sockets *next_sockets;      /* owned */
     struct log_sink *next_errors;      /* owned */
 
-    /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded. */
+    /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded; [2]
+     * is one of a reload that was not over when the next began: killed, and not waited for yet. */
     struct template_process {
         pid_t pid;           /* 0: there is none */
         int end;             /* our end of its socket */
         uint32_t generation; /* of the workers that it makes */
-    } templates[2];
+    } templates[3];
     int template_end; /* in a template: its own end; -1 elsewhere */
     bool is_template; /* this process is one */
 
@@ -143,7 +144,7 @@ unsigned python_template_fds(const struct supervisor_object *o, int fds[2]);
 void python_template_news(struct supervisor_object *o);
 void python_template_stranger(struct supervisor_object *o, pid_t pid, int status);
 /* A reload begins (the template in use stays for now), has succeeded, or is undone. */
-void python_template_reload(struct supervisor_object *o);
+void python_template_reload(struct supervisor_object *o, bool again);
 void python_template_reloaded(struct supervisor_object *o, bool ok);
 /* The whole server stops: no more workers. */
 void python_template_end(struct supervisor_object *o);

@@ -240,16 +240,21 @@ static int op_reload(void *host, struct supervisor_settings *s)
         process_ready(&python_process, supervisor_serving(o->supervisor));
         return -1;
     }
-    drop_next(o); /* of a reload that is not over */
+    /* One that is not over ends here; its workers have its sockets, which may be wanted again. */
+    bool again = o->next_config != NULL;
+    struct sockets *pending = o->next_sockets;
+    o->next_sockets = NULL;
+    drop_next(o);
+    o->next_sockets = pending;
     o->next_config = (struct config_object *)config;
     const struct conf *c = &o->next_config->conf;
     if (c->workers < 1)
         err_set(&e, "workers 0 needs a restart");
-    else if (sockets_open(&o->next_sockets, c, NULL, 0, o->sockets, &e) == 0 &&
+    else if (sockets_open_next(&o->next_sockets, c, o->sockets, &e) == 0 &&
              log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
              process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0) {
         python_log_use(o->next_errors, c);
-        python_template_reload(o);
+        python_template_reload(o, again);
         *s = settings_of(c);
         return 0;
     }

@@ -20,6 +20,8 @@
 #include "proc/template.h"
 #include "python_module_process.h"
 
+/* Those that are read; the third is dead. */
+enum { TEMPLATES_READ = 2 };
 /* Another status than a worker's own: it was not told why. */
 static const int STATUS_KILLED = SIGKILL;
 
@@ -95,7 +97,7 @@ pid_t python_template_spawn(struct supervisor_object *o, struct child *c)
 unsigned python_template_fds(const struct supervisor_object *o, int fds[2])
 {
     unsigned n = 0;
-    for (unsigned i = 0; i < countof(o->templates); i++)
+    for (unsigned i = 0; i < TEMPLATES_READ; i++)
         if (o->templates[i].pid)
             fds[n++] = o->templates[i].end;
     return n;
@@ -132,7 +134,7 @@ static bool read_words(struct supervisor_object *o, const struct template_proces
 
 void python_template_news(struct supervisor_object *o)
 {
-    for (unsigned i = 0; i < countof(o->templates); i++) {
+    for (unsigned i = 0; i < TEMPLATES_READ; i++) {
         struct template_process *t = &o->templates[i];
         /* One that has closed its end and lives on is of no use. */
         if (t->pid && !read_words(o, t))
@@ -154,12 +156,28 @@ void python_template_stranger(struct supervisor_object *o, pid_t pid, int status
     }
 }
 
-void python_template_reload(struct supervisor_object *o)
+/* End the template of a reload that is not over. Some of its workers may be on their way: they are told to
+ * end, and its death says which will never be. */
+static void drop(struct supervisor_object *o)
 {
-    if (o->templates[1].pid) { /* of a reload that is not over: what is in use stays */
-        if (o->templates[0].pid)
-            (void)kill(o->templates[0].pid, SIGKILL);
-        forget(&o->templates[0]);
+    struct template_process *dropped = &o->templates[2];
+    if (!o->templates[0].pid)
+        return;
+    if (dropped->pid) { /* of one more reload before; all of its workers were told to end */
+        uint32_t generation = dropped->generation;
+        (void)read_words(o, dropped);
+        forget(dropped);
+        supervisor_unborn_all(o->supervisor, generation, STATUS_KILLED);
+    }
+    (void)kill(o->templates[0].pid, SIGKILL);
+    *dropped = o->templates[0];
+    o->templates[0] = (struct template_process){0};
+}
+
+void python_template_reload(struct supervisor_object *o, bool again)
+{
+    if (again) { /* what is in use stays */
+        drop(o);
     } else {
         o->templates[1] = o->templates[0];
         o->templates[0] = (struct template_process){0};
@@ -172,15 +190,17 @@ void python_template_reloaded(struct supervisor_object *o, bool ok)
     struct template_process *goes = &o->templates[ok ? 1 : 0];
     pid_t pid = goes->pid;
     uint32_t generation = goes->generation;
+    if (pid) {
+        (void)kill(pid, SIGKILL);
+        (void)read_words(o, goes);
+    }
     forget(goes);
     if (!ok) {
         o->templates[0] = *stays;
         o->templates[1] = (struct template_process){0};
     }
-    if (pid) {
-        (void)kill(pid, SIGKILL);
+    if (pid)
         supervisor_unborn_all(o->supervisor, generation, STATUS_KILLED);
-    }
 }
 
 void python_template_end(struct supervisor_object *o)

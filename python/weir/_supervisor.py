@@ -203,7 +203,7 @@ class Supervisor:
         except (ConfigError, OSError) as error:
             text = str(error).strip().removeprefix("weir: ")
             self.log.error("not reloaded: %s; all goes on as before", text)
-        except Exception:
+        except (Exception, SystemExit):  # a configuration file is a program, too
             self.log.exception("not reloaded: the configuration cannot be read; all goes on as before")
         else:
             self.guard(self.hooks.on_reload, self)

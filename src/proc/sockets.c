@@ -20,6 +20,14 @@ static const struct sockets_bind *find(const struct sockets *s, const char *text
     return NULL;
 }
 
+static bool is_of(const struct sockets *s, const struct sockets_bind *b)
+{
+    for (unsigned i = 0; b && i < s->n_binds; i++)
+        if (b == &s->binds[i])
+            return true;
+    return false;
+}
+
 /* Copies of the listeners of another set. Files stay that set's. */
 static int keep(struct sockets *s, const struct sockets *before, const struct sockets_bind *old,
                 struct err *e)
@@ -38,12 +46,14 @@ static int keep(struct sockets *s, const struct sockets *before, const struct so
     return 0;
 }
 
-/* Files of Unix sockets that both have are the new set's from now on. */
+/* What `now` has kept of that set is its own from now on, files of Unix sockets too. */
 static void pass_paths(struct sockets *before, struct sockets *now)
 {
     for (unsigned i = 0; i < now->n_binds; i++) {
         struct sockets_bind *b = &now->binds[i];
-        for (unsigned k = 0; b->kept && k < b->n; k++) {
+        if (!is_of(before, b->kept))
+            continue;
+        for (unsigned k = 0; k < b->n; k++) {
             struct listener *old = before->set.items[b->kept->first + k];
             now->set.items[b->first + k]->owns_path = old->owns_path;
             old->owns_path = false;
@@ -53,7 +63,7 @@ static void pass_paths(struct sockets *before, struct sockets *now)
 }
 
 static int open_one(struct sockets *s, const struct conf *c, const struct conf_bind *b,
-                    const struct sockets *before, struct err *e)
+                    const struct sockets *before, const struct sockets *unused, struct err *e)
 {
     if (s->n_binds == SOCKETS_BINDS_MAX)
         return err_set(e, "too many addresses to listen on (at most %d)", SOCKETS_BINDS_MAX);
@@ -63,14 +73,18 @@ static int open_one(struct sockets *s, const struct conf *c, const struct conf_b
         return err_set(e, "out of memory");
     s->n_binds++;
     const struct sockets_bind *old = find(before, b->text);
+    if (!old) {
+        before = unused;
+        old = find(before, b->text);
+    }
     int rc = old ? keep(s, before, old, e) : server_bind(&s->set, c, b, e);
     bind->kept = old;
     bind->n = s->set.n - bind->first;
     return rc;
 }
 
-int sockets_open(struct sockets **out, const struct conf *c, const int *fds, unsigned n_fds,
-                 const struct sockets *before, struct err *e)
+static int open_all(struct sockets **out, const struct conf *c, const int *fds, unsigned n_fds,
+                    const struct sockets *before, const struct sockets *unused, struct err *e)
 {
     struct sockets *s = *out = calloc(1, sizeof *s);
     if (!s)
@@ -82,10 +96,10 @@ int sockets_open(struct sockets **out, const struct conf *c, const int *fds, uns
         char text[32];
         snprintf(text, sizeof text, "fd://%d", fds[i]);
         struct conf_bind b = {.kind = CONF_BIND_FD, .fd = fds[i], .text = text};
-        rc = open_one(s, c, &b, before, e);
+        rc = open_one(s, c, &b, before, unused, e);
     }
     for (unsigned i = 0; !n_fds && i < c->n_binds && !rc; i++)
-        rc = open_one(s, c, &c->binds[i], before, e);
+        rc = open_one(s, c, &c->binds[i], before, unused, e);
     if (rc)
         sockets_close(out);
     return rc;
@@ -190,4 +204,21 @@ void sockets_replace(struct sockets **before, struct sockets *now)
     pass_paths(*before, now);
     sockets_close(before);
     *before = now;
+}
+
+int sockets_open(struct sockets **out, const struct conf *c, const int *fds, unsigned n_fds,
+                 const struct sockets *before, struct err *e)
+{
+    return open_all(out, c, fds, n_fds, before, NULL, e);
+}
+
+int sockets_open_next(struct sockets **next, const struct conf *c, const struct sockets *before,
+                      struct err *e)
+{
+    struct sockets *unused = *next;
+    int rc = open_all(next, c, NULL, 0, before, unused, e);
+    if (unused && !rc)
+        pass_paths(unused, *next);
+    sockets_close(&unused);
+    return rc;
 }

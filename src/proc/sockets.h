@@ -50,6 +50,11 @@ WEIR_MUST_USE int sockets_take_over(struct sockets **out, const struct conf *c,
 /* Add all of them to what a successor is given: 0, or -1: no memory. */
 WEIR_MUST_USE int sockets_hand_over(const struct sockets *s, struct upgrade *u);
 
+/* For a reload: the same beside `before`, in use. *next may hold the set of a reload that is not over, whose
+ * addresses are kept too; it is closed either way. */
+WEIR_MUST_USE int sockets_open_next(struct sockets **next, const struct conf *c,
+                                    const struct sockets *before, struct err *e);
+
 /* The new set is in use: close what only *before has, free it, and let it point to `now`. */
 void sockets_replace(struct sockets **before, struct sockets *now);
 

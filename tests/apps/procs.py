@@ -21,6 +21,8 @@ if VERSION == "deadly":
     os._exit(9)
 if VERSION == "slow":
     time.sleep(0.5)
+while VERSION == "held" and not pathlib.Path("go").exists():
+    time.sleep(0.01)
 
 
 def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:

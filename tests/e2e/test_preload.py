@@ -33,6 +33,10 @@ def serve(weir: Starter, folder: Path, **settings: object) -> Server:
     return weir("preloaded:app", cwd=folder, preload=True, env={"PYTHONDONTWRITEBYTECODE": "1"}, **settings)
 
 
+def children(server: Server) -> list[str]:
+    return Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+
+
 def pss_kib(pid: int) -> int:
     return int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])  # type: ignore[index]
 
@@ -124,3 +128,20 @@ def test_the_template_does_not_outlive_the_supervisor(weir: Starter, tmp_path: P
             return True
 
     wait_for(lambda: all(map(gone, pids)), what="all processes have ended")
+
+
+@pytest.mark.parametrize("reloads", [2, 4])
+def test_many_reloads_while_the_application_is_imported_leave_nothing_behind(
+        weir: Starter, tmp_path: Path, reloads: int) -> None:
+    write(tmp_path)
+    server = serve(weir, tmp_path)
+    hold = "import time, pathlib\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    write(tmp_path, more=hold, text="two")
+    for i in range(reloads):
+        server.kill(signal.SIGHUP)
+        server.wait_log("INFO reloading", count=i + 1)
+        server.wait_for(lambda: len(children(server)) == 2 + 2)  # workers and templates, both old and new
+    (tmp_path / "go").touch()
+    server.wait_log("reloaded: 2 new workers serve")
+    assert server.get("/").text.endswith("two")
+    assert server.stop() == 0

@@ -188,6 +188,47 @@ def test_many_hangups_at_once_end_in_one_new_generation(weir: Starter, folder: P
     assert not serving(server, 2) & old
 
 
+@pytest.mark.parametrize("wrong", ["workers: many", "bind: 127.0.0.1:{taken}", "error-log: /nonexistent/log"])
+def test_a_wrong_configuration_ends_a_reload_that_is_not_over(weir: Starter, folder: Path, wrong: str) -> None:
+    settings = folder / "weir.yaml"
+    settings.write_text("workers: 2\nbind: 127.0.0.1:0\nenv: {MARK: one}\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    old = set(server.worker_pids())
+    (folder / "version").write_text("held")
+    settings.write_text("workers: 3\nbind: 127.0.0.1:0\nenv: {MARK: two}\n")
+    server.kill(signal.SIGHUP)
+    wait_for(lambda: len(server.worker_pids()) == 5)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings.write_text(wrong.format(taken=taken.getsockname()[1]) + "\nenv: {MARK: three}\n")
+        server.kill(signal.SIGHUP)
+        server.wait_log(re.compile("ERROR not reloaded: .*all goes on as before"))
+    (folder / "go").touch()
+    wait_for(lambda: set(server.worker_pids()) == old)
+    os.kill(min(old), signal.SIGKILL)
+    wait_for(lambda: len(set(server.worker_pids()) - old) == 1)
+    serving(server, 2)
+    assert {server.get("/environ/MARK").text for _ in range(20)} == {"one"}
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_a_reload_with_the_new_address_of_one_that_is_not_over_moves_there(
+        weir: Starter, folder: Path, unix: bool) -> None:
+    (folder / "weir.yaml").write_text("bind: 127.0.0.1:0\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    port, path = free_port(), folder / "new.sock"
+    (folder / "version").write_text("held")
+    (folder / "weir.yaml").write_text(f"bind: unix:{path}\n" if unix else f"bind: 127.0.0.1:{port}\n")
+    server.kill(signal.SIGHUP)
+    wait_for(lambda: len(server.worker_pids()) == 2)
+    server.kill(signal.SIGHUP)
+    server.wait_log("INFO reloading", count=2)
+    (folder / "go").touch()
+    server.wait_log("reloaded: 1 new workers serve")
+    assert server.client(address=str(path) if unix else ("127.0.0.1", port)).get("/version").text == "held"
+    wait_for(lambda: refused(server))
+    assert server.stop() == 0 and not path.exists()
+
+
 def test_the_folder_behind_a_moved_link_is_the_new_one(weir: Starter, tmp_path: Path) -> None:
     """How many deploy: the service starts in a link, which is moved to the new release."""
     for name in ("one", "two"):

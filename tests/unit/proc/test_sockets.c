@@ -147,6 +147,44 @@ static void the_file_belongs_to_the_set_in_use(void **state)
     conf_fini(&c);
 }
 
+static struct sockets *open_next(const struct conf *c, const struct sockets *s, struct sockets *next)
+{
+    struct err e = {{0}};
+    if (sockets_open_next(&next, c, s, &e))
+        fail_msg("%s", e.text);
+    return next;
+}
+
+static void a_reload_keeps_what_one_before_has_opened_in_vain(void **state)
+{
+    (void)state;
+    struct conf before, after, wrong;
+    configure(&before, "127.0.0.1:0", NULL);
+    configure(&after, unix_bind(new_path), NULL);
+    struct sockets *s = open_or_fail(&before, NULL);
+    struct sockets *next = open_next(&after, s, NULL);
+    int inherited = dup(next->set.items[0]->fd); /* as a worker of it has */
+    next = open_next(&after, s, next);
+    assert_true(unix_listens(new_path));
+    sockets_replace(&s, next);
+    assert_true(unix_listens(new_path));
+    sockets_close(&s);
+    assert_int_equal(access(new_path, F_OK), -1);
+    close(inherited);
+    /* And one that fails closes both. */
+    struct err e = {{0}};
+    configure(&wrong, "unix:/nonexistent/folder/s", NULL);
+    s = open_or_fail(&before, NULL);
+    next = open_next(&after, s, NULL);
+    assert_int_equal(sockets_open_next(&next, &wrong, s, &e), -1);
+    assert_null(next);
+    assert_int_equal(access(new_path, F_OK), -1);
+    sockets_close(&s);
+    conf_fini(&before);
+    conf_fini(&after);
+    conf_fini(&wrong);
+}
+
 static int forget(void *arg)
 {
     struct sockets *s = arg;
@@ -172,6 +210,7 @@ int main(void)
         cmocka_unit_test(an_address_that_stays_keeps_its_socket),
         cmocka_unit_test(a_reload_that_fails_leaves_everything),
         cmocka_unit_test(the_file_belongs_to_the_set_in_use),
+        cmocka_unit_test(a_reload_keeps_what_one_before_has_opened_in_vain),
         cmocka_unit_test(a_worker_that_gives_its_copies_back_removes_nothing),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
