@@ -5,6 +5,7 @@ It needs root, the network to Debian's packages, and a Debian 12 around it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -63,8 +64,12 @@ class Root:
                 "/bin/sh", "-c", script, "sh", str(self.path), cwd, user, *words]
 
     def run(self, *words: str, env: Mapping[str, str] | None = None, timeout: float = 380, ok: bool = True, **more) -> str:
-        done = subprocess.run(self.command(words, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=timeout, env=environment(env))
+        # All roots share the folder of packages, so one apt-get at a time.
+        with open(KEPT / "apt.lock", "w") if "apt-get" in " ".join(words) else contextlib.nullcontext() as lock:
+            if lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            done = subprocess.run(self.command(words, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  timeout=timeout, env=environment(env))
         assert not ok or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout[-6000:]}"
         return done.stdout
 
