@@ -230,6 +230,12 @@ static bool close_idle(struct h1_conn *hc, enum close_reason reason)
     return true;
 }
 
+void h1_handed(struct h1_conn *hc)
+{
+    must(hc->user == NULL);
+    finish(hc, CLOSE_HANDED_OVER, false);
+}
+
 /* Another process goes on with it. False: it stays for now. */
 static bool hand_over(struct h1_conn *hc)
 {
@@ -239,7 +245,7 @@ static bool hand_over(struct h1_conn *hc)
         return false;
     int rc = s->up->hand(hc);
     if (rc == 0)
-        finish(hc, CLOSE_HANDED_OVER, false);
+        h1_handed(hc);
     s->hand_full = rc == -EAGAIN;
     return rc == 0;
 }
@@ -947,6 +953,13 @@ void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct hand
         expect_proxy(hc);
     else if (s->tls && strncmp(h->url, "https:", 6) == 0)
         conn_start_tls(&hc->conn, s->tls); /* it came before its first byte */
+    if (h->input.n && conn_give_input(&hc->conn, h->input))
+        h1_fail(hc, CLOSE_NO_MEMORY);
+}
+
+bool h1_can_hand_waiting(const struct h1_conn *hc)
+{
+    return hc->state == H1_BUSY && !hc->responded && conn_is_drained(&hc->conn) && !conn_tls_begun(&hc->conn);
 }
 
 void h1_describe(const struct h1_conn *hc, struct handover *out)

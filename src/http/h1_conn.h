@@ -174,6 +174,12 @@ void h1_adopt(struct h1_server *s, struct listener *l, int fd, const struct hand
 /* What `hand` says of a connection that idles. */
 void h1_describe(const struct h1_conn *hc, struct handover *out);
 
+/* Is the present request complete, nothing of its answer written, and could another process go on from its bytes? */
+bool h1_can_hand_waiting(const struct h1_conn *hc);
+
+/* Another process has it: close our copy. hc->user was cleared. */
+void h1_handed(struct h1_conn *hc);
+
 /* Take leave; may be called again with a later one. */
 void h1_drain(struct h1_server *s, enum h1_leave how);
 

@@ -354,6 +354,14 @@ void conn_read(struct conn *c, bool on)
         uv_read_stop((uv_stream_t *)&c->uv);
 }
 
+int conn_give_input(struct conn *c, struct slice bytes)
+{
+    int rc = buf_add_slice(&c->in, bytes);
+    if (!rc)
+        conn_input_again(c);
+    return rc;
+}
+
 void conn_input_again(struct conn *c)
 {
     struct slice kept = conn_kept(c);

@@ -140,6 +140,9 @@ void conn_read(struct conn *c, bool on);
 /* Offer the kept input to ops->input again, if there is any. */
 void conn_input_again(struct conn *c);
 
+/* Bytes of the peer that another process has read: offer them before what is read here. 0 or -ENOMEM. */
+WEIR_MUST_USE int conn_give_input(struct conn *c, struct slice bytes);
+
 static inline struct slice conn_kept(const struct conn *c)
 {
     return slice_of(c->in.p ? c->in.p + c->in_off : NULL, c->in.n - c->in_off);

@@ -1,6 +1,7 @@
 /* handover: see the header. Numbers are little-endian; offsets are those of version 1. */
 #include "net/handover.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -21,7 +22,8 @@ enum {
     AT_SERVED = 12,
     AT_IDLE = 16,
     AT_PEER = 20,
-    AT_URL = 36,
+    AT_INPUT_LENGTH = 36,
+    AT_URL = 40, /* then the input */
 };
 enum { FLAG_PROXIED = 1, FLAG_AWAITS_PROXY = 2, FLAG_FRONT_TRUSTED = 4 };
 
@@ -39,8 +41,9 @@ static uint32_t get32(const unsigned char *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_BYTES_MAX])
+size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_HEAD_MAX])
 {
+    static_assert(AT_URL + sizeof h->url <= HANDOVER_HEAD_MAX, "the longest one fits");
     size_t n = strnlen(h->url, sizeof h->url - 1);
     memset(out, 0, AT_URL);
     memcpy(out + AT_MAGIC, MAGIC, sizeof MAGIC);
@@ -54,6 +57,7 @@ size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_BYTES
     out[AT_URL_LENGTH] = (unsigned char)n;
     put32(out + AT_SERVED, h->served);
     put32(out + AT_IDLE, h->idle_ms);
+    put32(out + AT_INPUT_LENGTH, (uint32_t)h->input.n);
     memcpy(out + AT_PEER, h->peer, sizeof h->peer);
     memcpy(out + AT_URL, h->url, n);
     return AT_URL + n;
@@ -68,6 +72,10 @@ bool handover_read(const unsigned char *p, size_t n, struct handover *out)
     size_t url = p[AT_URL_LENGTH];
     if (url >= sizeof out->url || url > n - AT_URL || memchr(p + AT_URL, '\0', url))
         return false;
+    size_t input = get32(p + AT_INPUT_LENGTH);
+    if (input > HANDOVER_INPUT_MAX || input > n - AT_URL - url)
+        return false;
+    out->input = slice_of((const char *)p + AT_URL + url, input);
     switch (p[AT_FAMILY]) {
     case 0:
         out->peer_family = AF_UNIX;
@@ -94,16 +102,17 @@ bool handover_read(const unsigned char *p, size_t n, struct handover *out)
 
 int handover_send(int sock, const struct handover *h, int fd)
 {
-    unsigned char bytes[HANDOVER_BYTES_MAX];
+    unsigned char bytes[HANDOVER_HEAD_MAX];
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(sizeof(int))];
     } control;
     memset(&control, 0, sizeof control);
-    struct iovec iov = {.iov_base = bytes, .iov_len = handover_write(h, bytes)};
+    struct iovec parts[2] = {{.iov_base = bytes, .iov_len = handover_write(h, bytes)},
+                             {.iov_base = (void *)(uintptr_t)h->input.p, .iov_len = h->input.n}};
     struct msghdr m = {
-        .msg_iov = &iov,
-        .msg_iovlen = 1,
+        .msg_iov = parts,
+        .msg_iovlen = h->input.n ? 2 : 1,
         .msg_control = control.room,
         .msg_controllen = sizeof control.room,
     };
@@ -144,7 +153,7 @@ static unsigned take_fds(struct msghdr *m, int fds[FDS_MAX])
     return n;
 }
 
-int handover_recv(int sock, struct handover *out, int *fd)
+int handover_recv(int sock, unsigned char *room, struct handover *out, int *fd)
 {
     /* Without a free descriptor the kernel would drop the connection that comes. */
     int probe = fcntl(sock, F_DUPFD_CLOEXEC, 0);
@@ -152,12 +161,11 @@ int handover_recv(int sock, struct handover *out, int *fd)
         return -EMFILE;
     close(probe);
 
-    unsigned char bytes[HANDOVER_BYTES_MAX];
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
     } control;
-    struct iovec iov = {.iov_base = bytes, .iov_len = sizeof bytes};
+    struct iovec iov = {.iov_base = room, .iov_len = HANDOVER_BYTES_MAX};
     struct msghdr m = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -175,7 +183,7 @@ int handover_recv(int sock, struct handover *out, int *fd)
     if (n == 0 && k == 0)
         return -EPIPE; /* no process has the other end any more */
     bool good = k == 1 && !(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
-                handover_read(bytes, (size_t)n, out) && is_connection(fds[0]);
+                handover_read(room, (size_t)n, out) && is_connection(fds[0]);
     if (good) {
         *fd = fds[0];
         return 1;

@@ -2,8 +2,8 @@
  * handover: an open connection on its way from one process to another.
  *
  * One packet of a SOCK_SEQPACKET socket carries one connection: its descriptor (SCM_RIGHTS) and a
- * few facts that the descriptor does not tell. The connection idles: no byte of it is in the
- * sender's hands, so what the client sends meanwhile waits in the kernel for whoever reads next.
+ * few facts that the descriptor does not tell. What the client sends meanwhile waits in the kernel for
+ * whoever reads next; what the sender has read and not served (mostly nothing) goes along.
  * Packets nobody has taken yet stay in the socket while any process holds its ends.
  *
  * The packet is input from another process, maybe of another version: it is bounded and checked, fields
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/slice.h"
 
 struct handover {
     char url[160];           /* of the listener that accepted it (struct listener) */
@@ -33,23 +34,28 @@ struct handover {
     bool front_trusted;      /* with `proxied`: the front-end that sent it is trusted; for the upper layers */
     uint32_t served;         /* requests answered so far */
     uint32_t idle_ms;        /* since the last of them, or since the accept */
+    struct slice input;      /* lent: bytes that were read and not served; HANDOVER_INPUT_MAX at most */
 };
 
+/* The most that is read and may go along. */
+#define HANDOVER_INPUT_MAX (32 * 1024)
+/* The packet before those bytes. */
+#define HANDOVER_HEAD_MAX 256
 /* No packet is longer; longer ones are refused. */
-#define HANDOVER_BYTES_MAX 512
+#define HANDOVER_BYTES_MAX (HANDOVER_HEAD_MAX + HANDOVER_INPUT_MAX)
 
-/* Write the packet; its length. */
-size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_BYTES_MAX]);
+/* Write the packet, without `input` which follows it; its length. */
+size_t handover_write(const struct handover *h, unsigned char out[HANDOVER_HEAD_MAX]);
 
-/* Read a packet; false: it is none, or says what cannot be. */
+/* Read a whole packet; false: it is none, or says what cannot be. out->input points into it. */
 WEIR_MUST_USE bool handover_read(const unsigned char *p, size_t n, struct handover *out);
 
 /* Send. 0; -EAGAIN: the socket is full, wait until it can be written; another negative errno: try later, or never. */
 WEIR_MUST_USE int handover_send(int sock, const struct handover *h, int fd);
 
-/* Receive. 1: *fd is a stream socket that does not listen, close-on-exec; 0: nothing is there; -EPROTO: a packet was
+/* Receive into `room` (HANDOVER_BYTES_MAX bytes, where out->input stays). 1: *fd is a stream socket that does not listen, close-on-exec; 0: nothing is there; -EPROTO: a packet was
  * dropped with what it carried; -EMFILE: no descriptor is free, nothing was taken; -EPIPE: nobody has the other
  * end; another negative errno of recvmsg. */
-WEIR_MUST_USE int handover_recv(int sock, struct handover *out, int *fd);
+WEIR_MUST_USE int handover_recv(int sock, unsigned char *room, struct handover *out, int *fd);
 
 #endif

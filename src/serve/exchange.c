@@ -222,6 +222,7 @@ static bool adopt_head(struct exchange *x, const struct req *req, struct slice b
     struct slice copy = arena_copy(&x->arena, bytes);
     if (!copy.p)
         return false;
+    x->raw = copy;
     x->req = *req;
     ptrdiff_t delta = copy.p - bytes.p;
     struct req *r = &x->req;
@@ -1338,6 +1339,45 @@ bool exchange_overdue(struct server *s)
             stuck(x);
     }
     return some;
+}
+
+/* All bytes of a request that has not started, and of those behind it. n = 0: not possible. */
+static struct slice bytes_of(const struct exchange *x, char *room)
+{
+    struct slice ahead = conn_kept(&x->hc->conn), none = {0};
+    size_t body = x->body.mem.n;
+    if (x->intake != INTAKE_WHOLE || x->body.fd >= 0 || x->req.framing == REQ_BODY_CHUNKED ||
+        x->raw.n + body + ahead.n > HANDOVER_INPUT_MAX)
+        return none;
+    memcpy(room, x->raw.p, x->raw.n);
+    if (body)
+        memcpy(room + x->raw.n, x->body.mem.p, body);
+    if (ahead.n)
+        memcpy(room + x->raw.n + body, ahead.p, ahead.n);
+    return slice_of(room, x->raw.n + body + ahead.n);
+}
+
+void exchange_hand_waiting(struct server *s)
+{
+    for (struct list *n = s->exchanges.next; n != &s->exchanges && !s->h1.hand_full;) {
+        struct exchange *x = container_of(n, struct exchange, all);
+        n = n->next;
+        if (x->state != X_IN_WORK || !h1_can_hand_waiting(x->hc))
+            continue;
+        struct h1_conn *hc = x->hc;
+        struct slice bytes = bytes_of(x, s->loop.read_buf);
+        if (!bytes.n || !lead_cancel(s->lead, &x->job))
+            continue;
+        int rc = worker_hand_input(hc, bytes);
+        if (rc) {
+            lead_push(s->lead, &x->job);
+            s->h1.hand_full = rc == -EAGAIN;
+            continue;
+        }
+        hc->user = NULL;
+        recycle(x);
+        h1_handed(hc);
+    }
 }
 
 void exchange_turn_away(struct server *s)

@@ -68,6 +68,7 @@ struct exchange {
     int64_t run_ns, end_ns;    /* begin and end of the run; executor */
     uint64_t wire_bytes;       /* handed to the connection */
     uint64_t received_ms;      /* loop time of the head */
+    struct slice raw;          /* the request head as it came, in the arena */
     struct slice head_copy;    /* response head, for the access log */
     int64_t budget;            /* leader: bytes counted in server->memory for the body */
 
@@ -101,6 +102,10 @@ void exchange_done_away(struct lead_job *job);
 
 /* Leader: look for runs that take longer than run-timeout. Returns whether any runs at all. */
 bool exchange_overdue(struct server *s);
+
+/* Leader: others go on, and may have free places: hand requests over that wait for one here, as far as they are
+ * in memory. */
+void exchange_hand_waiting(struct server *s);
 
 /* Leader: requests that wait for a place will not get one any more: tell their clients 503. */
 void exchange_turn_away(struct server *s);

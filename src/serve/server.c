@@ -236,8 +236,10 @@ static void on_stop_mail(struct mail *m)
         atomic_store(&s->draining, true);
     unsigned open = s->h1.pool.open;
     h1_drain(&s->h1, how == SERVER_DRAIN ? H1_DRAINS : H1_HANDS_OVER);
+    if (how == SERVER_HANDOVER)
+        exchange_hand_waiting(s);
     if (how == SERVER_HANDOVER && open)
-        log_line(LOG_INFO, 0, "stopping: %u idle connections go to other workers, %u have work left, at most %.3g s",
+        log_line(LOG_INFO, 0, "stopping: %u connections go to other workers, %u have work left, at most %.3g s",
                  s->worker.handed, open - s->worker.handed, (double)s->conf->grace / 1000);
     else if (open)
         log_line(LOG_INFO, 0, "stopping: %u connections are open, at most %.3g s", open,

@@ -1,6 +1,7 @@
 /* worker: see the header. */
 #include "serve/worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "net/handover.h"
+#include "serve/exchange.h"
 #include "serve/server.h"
 
 /* The loop gives a sign of life at least so often, and four times within worker-timeout. */
@@ -110,19 +112,24 @@ bool worker_can_hand(const struct server *s)
     return w->slot && w->given.hand_send >= 0 && !atomic_load(&w->given.board->stopping);
 }
 
+void worker_hand_all(struct server *s)
+{
+    h1_hand_idle(&s->h1);
+    exchange_hand_waiting(s);
+}
+
 static void on_hand_room(uv_poll_t *poll, int status, int events)
 {
     (void)status;
     (void)events;
     struct server *s = poll->data;
     uv_poll_stop(poll);
-    h1_hand_idle(&s->h1);
+    worker_hand_all(s);
 }
 
 static void on_hand_timer(uv_timer_t *timer)
 {
-    struct server *s = timer->data;
-    h1_hand_idle(&s->h1);
+    worker_hand_all(timer->data);
 }
 
 /* The socket is full, or the kernel has no room for more descriptors on their way. */
@@ -141,6 +148,11 @@ static void hand_later(struct server *s, int err)
 
 int worker_hand(struct h1_conn *hc)
 {
+    return worker_hand_input(hc, (struct slice){0});
+}
+
+int worker_hand_input(struct h1_conn *hc, struct slice input)
+{
     struct server *s = ((struct h1_server *)(void *)hc->conn.pool)->arg;
     if (!worker_can_hand(s)) { /* the whole server stops: nobody would take it over */
         server_stop(s, SERVER_DRAIN);
@@ -148,6 +160,7 @@ int worker_hand(struct h1_conn *hc)
     }
     struct handover h;
     h1_describe(hc, &h);
+    h.input = input;
     int rc = handover_send(s->worker.given.hand_send, &h, conn_fd(&hc->conn));
     if (rc == 0) {
         s->worker.handed++;
@@ -162,12 +175,13 @@ int worker_hand(struct h1_conn *hc)
 
 int worker_receive(void *arg)
 {
+    static_assert(HANDOVER_BYTES_MAX <= LOOP_READ_BYTES, "a packet fits into the loop's buffer");
     struct server *s = arg;
     struct handover h;
     int fd;
     if (s->h1.pool.open >= s->connections_max)
         return -EMFILE;
-    int rc = handover_recv(s->worker.given.hand_recv, &h, &fd);
+    int rc = handover_recv(s->worker.given.hand_recv, (unsigned char *)s->loop.read_buf, &h, &fd);
     if (rc == -EPROTO) {
         log_flood(LOG_ERROR, 0, "dropped a connection that was handed over to worker %u in a form that is not "
                                 "known here", s->worker.given.slot);

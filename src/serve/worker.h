@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "base/slice.h"
 #include "obs/scoreboard.h"
 #include "serve/balance.h"
 
@@ -57,6 +58,12 @@ bool worker_can_hand(const struct server *s);
 
 /* struct h1_up: hand an idle connection over. */
 int worker_hand(struct h1_conn *hc);
+
+/* The same with bytes that were read from it and not served. */
+int worker_hand_input(struct h1_conn *hc, struct slice input);
+
+/* Hand over all that can be. */
+void worker_hand_all(struct server *s);
 
 /* struct listen_set: take over one connection that another worker has handed over. */
 int worker_receive(void *arg);

@@ -175,6 +175,33 @@ def test_a_worker_that_stops_takes_no_new_connection(weir: Starter) -> None:
     assert c.response().keep
 
 
+def test_requests_that_wait_for_a_place_are_run_by_another_worker(weir: Starter) -> None:
+    server = weir("basic:app", threads=1)
+    old = server.worker_pid
+    busy, get, post, pipelined, large = (server.client() for _ in range(5))
+    busy.request("GET", "/sleep/4000?busy")
+    with server.client() as c:
+        assert c.get("/-/ping").status == 200  # it was read
+    get.request("GET", "/thread")
+    post.request("POST", "/echo", body=b"content" * 1000)
+    pipelined.send(b"GET /token?1 HTTP/1.1\r\nHost: t\r\n\r\nGET /token?2 HTTP/1.1\r\nHost: t\r\n\r\nGET /tok")
+    large.request("POST", "/size", body=bytes(100_000))  # more than goes along
+    with server.client() as c:
+        assert c.get("/-/ping").status == 200
+    begin = time.monotonic()
+    server.kill(signal.SIGHUP)
+    r = get.response()
+    assert int(r.text.split()[2]) != old and r.keep
+    assert post.response().body == b"content" * 1000
+    pipelined.send(b"en?3 HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert [pipelined.response().text for _ in range(3)] == ["1", "2", "3"]
+    assert time.monotonic() - begin < 3 * PATIENCE, "they waited for the old worker"
+    assert busy.response().text == "busy"
+    assert large.response().status == 200
+    for c in (busy, get, post, pipelined, large):
+        assert pid_of(c) != old
+
+
 # ---- the end of the whole server ----
 
 

@@ -21,6 +21,8 @@
 #include "base/attr.h"
 #include "net/handover.h"
 
+static unsigned char room[HANDOVER_BYTES_MAX];
+
 static struct handover example(void)
 {
     struct handover h = {.url = "http://[::1]:8000", .peer_family = AF_INET6, .peer_port = 54321, .served = 7,
@@ -39,23 +41,39 @@ static void assert_same(const struct handover *a, const struct handover *b)
     assert_int_equal(a->awaits_proxy, b->awaits_proxy);
     assert_int_equal(a->served, b->served);
     assert_int_equal(a->idle_ms, b->idle_ms);
+    assert_int_equal(a->input.n, b->input.n);
+    if (a->input.n)
+        assert_memory_equal(a->input.p, b->input.p, a->input.n);
+}
+
+/* The whole packet; its length. */
+static size_t packet(const struct handover *h, unsigned char *out)
+{
+    size_t n = handover_write(h, out);
+    if (h->input.n)
+        memcpy(out + n, h->input.p, h->input.n);
+    return n + h->input.n;
 }
 
 static void a_packet_says_what_was_written(void **state)
 {
     (void)state;
-    struct handover cases[4] = {example(), example(), example(), example()};
+    static char most[HANDOVER_INPUT_MAX];
+    struct handover cases[6] = {example(), example(), example(), example(), example(), example()};
     cases[1].peer_family = AF_INET;
     cases[1].proxied = false;
     cases[1].awaits_proxy = true;
     cases[2] = (struct handover){.url = "http://unix:/run/weir.sock", .peer_family = AF_UNIX};
     memset(cases[3].url, 'u', sizeof cases[3].url - 1);
     cases[3].served = cases[3].idle_ms = UINT32_MAX;
+    cases[4].input = SLICE("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    memset(most, 'i', sizeof most);
+    cases[5].input = slice_of(most, sizeof most);
     for (unsigned i = 0; i < countof(cases); i++) {
         unsigned char bytes[HANDOVER_BYTES_MAX];
         struct handover got;
-        size_t n = handover_write(&cases[i], bytes);
-        assert_in_range(n, 1, HANDOVER_BYTES_MAX);
+        assert_in_range(handover_write(&cases[i], bytes), 1, HANDOVER_HEAD_MAX);
+        size_t n = packet(&cases[i], bytes);
         assert_true(handover_read(bytes, n, &got));
         assert_same(&cases[i], &got);
     }
@@ -66,7 +84,7 @@ static void fields_of_a_later_version_at_the_end_are_ignored(void **state)
     (void)state;
     struct handover h = example(), got;
     unsigned char bytes[HANDOVER_BYTES_MAX] = {0};
-    size_t n = handover_write(&h, bytes);
+    size_t n = packet(&h, bytes);
     memset(bytes + n, 0xee, sizeof bytes - n);
     assert_true(handover_read(bytes, sizeof bytes, &got));
     assert_same(&h, &got);
@@ -77,7 +95,9 @@ static void every_prefix_of_a_packet_is_refused(void **state)
     (void)state;
     struct handover h = example(), got;
     unsigned char bytes[HANDOVER_BYTES_MAX];
-    size_t n = handover_write(&h, bytes);
+    size_t n = packet(&h, bytes);
+    h.input = SLICE("read");
+    n = packet(&h, bytes);
     for (size_t i = 0; i < n; i++) {
         unsigned char *copy = malloc(i + 1); /* so that a sanitizer sees a read behind it */
         assert_non_null(copy);
@@ -98,12 +118,14 @@ static void what_cannot_be_is_refused(void **state)
         {4, 0},    {4, 2},     /* another version */
         {8, 5},    {8, 255},   /* no family */
         {9, 160},  {9, 255},   /* an address longer than any, or than the packet */
-        {40, 0},               /* a NUL inside the address */
+        {44, 0},               /* a NUL inside the address */
+        {36, 5},  {39, 1},     /* more bytes than are there */
     };
     for (unsigned i = 0; i < countof(CHANGES); i++) {
         struct handover h = example(), got;
         unsigned char bytes[HANDOVER_BYTES_MAX];
-        size_t n = handover_write(&h, bytes);
+        h.input = SLICE("four");
+        size_t n = packet(&h, bytes);
         bytes[CHANGES[i].at] = CHANGES[i].value;
         assert_false(handover_read(bytes, n, &got));
     }
@@ -145,12 +167,13 @@ static void a_connection_goes_on_where_it_arrives(void **state)
     make_pair(SOCK_SEQPACKET, hand);
     make_pair(SOCK_STREAM, client);
     struct handover h = example(), seen;
-    assert_int_equal(handover_recv(hand[0], &seen, &got), 0); /* nothing yet */
+    h.input = SLICE("read already");
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), 0); /* nothing yet */
     assert_int_equal(write(client[0], "before", 6), 6);
     assert_int_equal(handover_send(hand[1], &h, client[1]), 0);
     close(client[1]);
     assert_int_equal(write(client[0], "after", 5), 5);
-    assert_int_equal(handover_recv(hand[0], &seen, &got), 1);
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), 1);
     assert_same(&h, &seen);
     assert_true(fcntl(got, F_GETFD) & FD_CLOEXEC);
     char bytes[16];
@@ -180,10 +203,10 @@ static void a_full_socket_says_so_and_keeps_what_it_has(void **state)
     assert_true(n > 0);
     unsigned before = open_descriptors();
     for (unsigned i = 0; i < n; i++) {
-        assert_int_equal(handover_recv(hand[0], &seen, &got), 1);
+        assert_int_equal(handover_recv(hand[0], room, &seen, &got), 1);
         close(got);
     }
-    assert_int_equal(handover_recv(hand[0], &seen, &got), 0);
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), 0);
     assert_int_equal(open_descriptors(), before);
     struct pollfd room = {.fd = hand[1], .events = POLLOUT};
     assert_int_equal(poll(&room, 1, 0), 1);
@@ -222,7 +245,7 @@ static void what_carries_no_connection_is_dropped_and_nothing_leaks(void **state
     assert_int_equal(listen(listening, 1), 0);
     struct handover h = example(), seen;
     unsigned char bytes[HANDOVER_BYTES_MAX + 100] = {0};
-    size_t n = handover_write(&h, bytes);
+    size_t n = packet(&h, bytes);
     const int many[6] = {client[0], client[0], client[0], client[0], client[0], client[0]};
     unsigned before = open_descriptors();
 
@@ -235,8 +258,8 @@ static void what_carries_no_connection_is_dropped_and_nothing_leaks(void **state
     send_raw(hand[1], bytes, n, &listening, 1);
     send_raw(hand[1], bytes, n, hand, 1); /* a socket, but no stream */
     for (int i = 0; i < 8; i++)
-        assert_int_equal(handover_recv(hand[0], &seen, &got), -EPROTO);
-    assert_int_equal(handover_recv(hand[0], &seen, &got), 0);
+        assert_int_equal(handover_recv(hand[0], room, &seen, &got), -EPROTO);
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), 0);
     assert_int_equal(open_descriptors(), before);
     close(null);
     close(listening);
@@ -256,10 +279,10 @@ static void without_a_free_descriptor_nothing_is_taken(void **state)
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
     none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    int rc = handover_recv(hand[0], &seen, &got);
+    int rc = handover_recv(hand[0], room, &seen, &got);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(rc, -EMFILE);
-    assert_int_equal(handover_recv(hand[0], &seen, &got), 1); /* it is still there */
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), 1); /* it is still there */
     close(got);
     close_pair(client);
     close_pair(hand);
@@ -273,7 +296,7 @@ static void nobody_at_the_other_end_is_told(void **state)
     make_pair(SOCK_STREAM, client);
     struct handover h = example(), seen;
     close(hand[1]);
-    assert_int_equal(handover_recv(hand[0], &seen, &got), -EPIPE);
+    assert_int_equal(handover_recv(hand[0], room, &seen, &got), -EPIPE);
     close(hand[0]);
     make_pair(SOCK_SEQPACKET, hand);
     close(hand[0]);
