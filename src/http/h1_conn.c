@@ -244,6 +244,7 @@ static bool hand_over(struct h1_conn *hc)
     if (s->hand_full || !can_hand(hc))
         return false;
     int rc = s->up->hand(hc);
+    hc->conn.given_away = rc == 0;
     if (rc == 0)
         h1_handed(hc);
     s->hand_full = rc == -EAGAIN;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/must.h"
+#include "net/forks.h"
 
 /* An idle connection keeps no input buffer; a busy one keeps up to this. */
 static const size_t CONN_KEEP_BYTES = 0;
@@ -547,12 +548,22 @@ static void on_closed(uv_handle_t *h)
     c->pool->ops->closed(c);
 }
 
+/* A process that the application has forked may have the socket too: a close would not end it. */
+static void end_for_all(const struct conn *c, bool reset)
+{
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    if (!reset || connect(conn_fd(c), &none, sizeof none)) /* that sends RST (TCP only) */
+        shutdown(conn_fd(c), SHUT_RDWR);
+}
+
 void conn_close(struct conn *c, bool reset)
 {
     if (c->closing)
         return;
     if (!reset && conn_is_drained(c))
         say_bye(c);
+    if (forks_were() && !c->given_away)
+        end_for_all(c, reset);
     c->closing = true;
     tls_fini(c);
     list_del(&c->deadline);

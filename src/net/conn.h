@@ -82,6 +82,7 @@ struct conn {
     bool eof : 1;            /* FIN received */
     bool closing : 1;        /* conn_close was called */
     bool shut : 1;           /* our FIN was sent */
+    bool given_away : 1;     /* another process goes on with the socket: set before conn_close */
     bool is_unix : 1;
     bool in_input : 1;       /* inside ops->input: no re-entry */
     bool drain_told : 1;     /* ops->drained is owed */

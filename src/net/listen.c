@@ -485,6 +485,18 @@ static int watch_edges(struct listen_set *set)
     return rc;
 }
 
+static void forget_in_child(struct forks_entry *e)
+{
+    struct listen_set *set = container_of(e, struct listen_set, forks);
+    for (unsigned i = 0; i <= set->n; i++) {
+        struct listener *l = nth(set, i);
+        l->polling = l->owns_path = false;
+        if (!l->closed)
+            close(l->fd);
+        l->closed = true;
+    }
+}
+
 int listen_start(struct listen_set *set, struct loop *loop, struct err *e)
 {
     int rc = 0;
@@ -503,6 +515,7 @@ int listen_start(struct listen_set *set, struct loop *loop, struct err *e)
     }
     if (rc)
         return err_set(e, "cannot watch for connections: %s", uv_strerror(rc));
+    forks_join(&set->forks, forget_in_child);
     set->paused = true;
     listen_pause(set, false);
     return 0;
@@ -581,6 +594,7 @@ void listen_take_all(struct listen_set *set)
 
 void listen_close(struct listen_set *set)
 {
+    forks_leave(&set->forks);
     for (unsigned i = 0; i <= set->n; i++) {
         struct listener *l = nth(set, i);
         l->polling = false;

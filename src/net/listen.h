@@ -17,6 +17,7 @@
 
 #include "base/attr.h"
 #include "base/err.h"
+#include "net/forks.h"
 #include "net/loop.h"
 
 struct listener;
@@ -67,6 +68,7 @@ struct listen_set {
     bool edges_watched;         /* `edges` is a handle of the loop */
     bool holding;               /* `rest` runs because a connection that waits is left to others */
     uint64_t held_since_ms;     /* loop time since when; 0: none is */
+    struct forks_entry forks;   /* from start to close: the application's own processes do not keep the sockets */
     uv_timer_t rest;            /* runs while nothing can, or is to be accepted */
     /* Before each connection: take it (0), or for how many milliseconds (>= 1) leave it to other processes?
      * held_ms: for so long one has been left already, 0 at first. NULL: take all. */

@@ -390,6 +390,55 @@ def test_what_ends_a_process_of_the_application_does_not_stop_the_server(weir: S
     assert "stop" not in server.log
 
 
+FORKS = """
+import os, signal
+def parts():
+    yield b"some"
+    raise RuntimeError("cut")
+def app(environ, start):
+    if environ["PATH_INFO"] == "/cut":
+        start("200 OK", [])
+        return parts()
+    if environ["PATH_INFO"] == "/none":
+        start("200 OK", [("Content-Length", "0")])
+        return []
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    start("200 OK", [("Content-Length", str(len(str(pid))))])
+    return [str(pid).encode()]
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_that_the_application_forked_keeps_neither_port_nor_connections(
+        weir: Starter, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "forks.py").write_text(FORKS)
+    server = weir("forks:app", cwd=tmp_path, workers=workers, keep_alive="3s")
+    idle, cut = server.client(), server.client()
+    children = []
+    try:
+        assert idle.get("/none").status == 200 and cut.get("/none").status == 200
+        children.append(int(server.get("/").text))
+        cut.request("GET", "/cut", version="HTTP/1.0")
+        cut.head()
+        while cut.more():
+            pass
+        assert cut.end == "reset", "a response that is cut does not look complete"
+        assert idle.ended() == "closed", "after keep-alive"
+        waits = server.client()
+        children.append(int(waits.get("/").text))
+        assert server.stop() == 0
+        assert waits.ended() == "closed", "at the stop"
+        socket.create_server(("127.0.0.1", server.port)).close()
+        for pid in children:
+            os.kill(pid, 0)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_signal_of_the_last_run_does_not_stop_the_next(weir: Starter, tmp_path: Path, package_env) -> None:
     server = weir(command=script(tmp_path, """
         from basic import app
