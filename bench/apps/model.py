@@ -1,7 +1,7 @@
 """A stand-in for an application with a large model: MODEL_MB megabytes, filled so that they are resident."""
 import os
 
-MODEL = bytearray(os.urandom(1 << 20) * int(os.environ.get('MODEL_MB', '300')))
+MODEL = bytearray(os.urandom(1_000_000) * int(os.environ.get('MODEL_MB', '300')))
 
 
 def app(environ, start_response):
