@@ -28,10 +28,14 @@ static bool predecessor_lives(void)
 
 void python_upgrade_close(const struct supervisor_object *o, struct sockets **s)
 {
-    if (o->worker || o->is_template || o->successor || predecessor_lives())
+    if (o->worker || o->is_template || o->successor || predecessor_lives()) {
         sockets_forget(s);
-    else
-        sockets_close(s);
+        return;
+    }
+    /* Nobody else goes on with them: no client shall get in behind the workers' last look. */
+    if (*s)
+        listen_quench(&(*s)->set);
+    sockets_close(s);
 }
 
 int python_upgrade_listen(struct supervisor_object *o, struct err *e)

@@ -33,6 +33,12 @@ static uint32_t get(const _Atomic uint32_t *v)
     return atomic_load_explicit(v, memory_order_relaxed);
 }
 
+static unsigned slots_of(const struct balance *b)
+{
+    unsigned top = get(&b->board->top);
+    return top < b->board->n_slots ? top : b->board->n_slots;
+}
+
 static bool has_place(const struct scoreboard_slot *s)
 {
     return (uint64_t)get(&s->busy) + get(&s->waiting) < get(&s->places);
@@ -68,7 +74,7 @@ static bool others_have_place(struct balance *b, unsigned held_ms)
     if (held_ms == 0)
         b->place_seen = false;
     bool others = false;
-    for (unsigned i = 0; i < b->board->n_slots && !b->place_seen; i++) {
+    for (unsigned i = 0, n = slots_of(b); i < n && !b->place_seen; i++) {
         if (!listens(b, i))
             continue;
         others = true;
@@ -87,7 +93,7 @@ unsigned balance_hold(struct balance *b, unsigned held_ms)
     bool other_place = !own_place && others_have_place(b, held_ms);
     unsigned limit_ms = other_place ? PLACE_MS : FEWER_MS;
     bool better = false;
-    for (unsigned i = 0; i < b->board->n_slots; i++) {
+    for (unsigned i = 0, n = slots_of(b); i < n; i++) {
         const struct scoreboard_slot *s = &b->board->slots[i];
         if (!listens(b, i))
             continue;

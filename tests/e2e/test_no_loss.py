@@ -16,8 +16,8 @@ import loss  # noqa: E402
 REQUESTS = 6000
 
 
-def account(scenario: str, workers: int = 2, *settings: str, seed: int = 1) -> loss.Account:
-    a = loss.run(scenario, REQUESTS, 48, workers, settings=list(settings), keep_alive=0.6, seed=seed)
+def account(scenario: str, workers: int = 2, churn: bool = False) -> loss.Account:
+    a = loss.run(scenario, REQUESTS, 48, workers, keep_alive=0.6, churn=churn)
     assert not a.bad, f"{a}\n" + "\n".join(a.notes)
     assert a.sent == a.answered
     return a
@@ -34,9 +34,18 @@ def test_workers_that_are_replaced_lose_no_request(why: str) -> None:
     assert a.answered == REQUESTS and a.replaced >= 1
 
 
+@pytest.mark.parametrize("churn", [False, True], ids=["kept", "churn"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stop_loses_no_request(workers: int) -> None:
-    assert account("term", workers).answered > 1000
+def test_a_stop_loses_no_request(workers: int, churn: bool) -> None:
+    assert account("term", workers, churn).answered > 1000
+
+
+def test_a_reload_loses_no_new_connection() -> None:
+    assert account("reload", churn=True).answered == REQUESTS
+
+
+def test_an_upgrade_loses_no_request() -> None:
+    assert account("upgrade").answered == REQUESTS
 
 
 def test_keep_alive_loses_no_request() -> None:

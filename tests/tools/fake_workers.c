@@ -272,6 +272,7 @@ int main(int argc, char **argv)
         goto failed;
     g_board = scoreboard_new(SLOTS);
     must(g_board);
+    atomic_store(&g_board->top, SLOTS);
     atomic_store(&g_board->supervisor, getpid());
     must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, g_hand) == 0);
     signal(SIGPIPE, SIG_IGN);

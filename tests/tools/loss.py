@@ -21,7 +21,8 @@ scenarios:
     upgrade     USR2, and TERM to the old supervisor when the new one serves
     term        TERM in the middle; ends when the server has ended
 
-usage: loss.py [--scenario NAME] [--requests N] [--clients N] [--workers N] [--fake] [-- settings of the server …]
+usage: loss.py [--scenario NAME] [--requests N] [--clients N] [--workers N] [--churn] [--fake]
+               [-- settings of the server …]
 
 The program starts the server itself: build/weir with tests/apps/basic.py, or with --fake the program
 build/tests/unit/fake_workers. It ends with 0 when nothing was lost, wrong, refused or early.
@@ -177,12 +178,13 @@ class Client:
             return  # we were late ourselves: beyond what is promised nobody should send
         self.serial += 1
         token = f"{self.number}-{self.serial}".encode()
+        last = b"Connection: close\r\n" if load.churn else b""
         if load.random.random() < 0.3:
             body = token + b"." * load.random.randrange(0, 2000)
-            self.out = (b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % len(body)) + body
+            self.out = (b"POST /echo HTTP/1.1\r\nHost: t\r\n%sContent-Length: %d\r\n\r\n" % (last, len(body))) + body
             self.expected = body
         else:
-            self.out = b"GET %s?%s HTTP/1.1\r\nHost: t\r\n\r\n" % (load.target(), token)
+            self.out = b"GET %s?%s HTTP/1.1\r\nHost: t\r\n%s\r\n" % (load.target(), token, last)
             self.expected = token
         load.account.sent += 1
         self.state = "waiting"
@@ -313,11 +315,12 @@ class Load:
     """The clients, their clock and their account."""
 
     def __init__(self, address: tuple[str, int] | str, clients: int, requests: int, keep_alive: float,
-                 seed: int = 1, slow: bool = True) -> None:
+                 seed: int = 1, slow: bool = True, churn: bool = False) -> None:
         self.address = address
         self.requests = requests
         self.keep_alive = keep_alive
         self.slow = slow
+        self.churn = churn
         self.random = random.Random(seed)
         self.account = Account()
         self.poll = select.epoll()
@@ -473,10 +476,10 @@ SCENARIOS = ("none", "reload", "recycle", "lifetime", "rss", "upgrade", "term")
 
 
 def run(scenario: str, requests: int, clients: int = 64, workers: int = 2, fake: bool = False,
-        settings: Sequence[str] = (), keep_alive: float = 1.0, seed: int = 1) -> Account:
+        settings: Sequence[str] = (), keep_alive: float = 1.0, seed: int = 1, churn: bool = False) -> Account:
     """One scenario; every request is accounted for."""
     server = Server(fake, workers, [*SETTINGS.get(scenario, ()), *settings], keep_alive)
-    load = Load(server.address, clients, requests, keep_alive, seed)
+    load = Load(server.address, clients, requests, keep_alive, seed, churn=churn)
     steps = 4 if scenario == "reload" else 2
     try:
         for step in range(1, steps):
@@ -515,10 +518,11 @@ def main() -> int:
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--keep-alive", type=float, default=1.0)
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--churn", action="store_true", help="a new connection for each request")
     arguments.add_argument("--fake", action="store_true", help="fake_workers instead of weir")
     arguments.add_argument("settings", nargs="*", help="settings of the server, --name=value")
     a = arguments.parse_args()
-    account = run(a.scenario, a.requests, a.clients, a.workers, a.fake, a.settings, a.keep_alive, a.seed)
+    account = run(a.scenario, a.requests, a.clients, a.workers, a.fake, a.settings, a.keep_alive, a.seed, a.churn)
     print(f"{a.scenario}: {account}")
     for note in account.notes:
         print("  " + note)

@@ -26,6 +26,7 @@ static int make(void **state)
     must(w);
     w->board = scoreboard_new(WORKERS);
     must(w->board);
+    atomic_store(&w->board->top, WORKERS);
     for (unsigned i = 0; i < WORKERS; i++) {
         struct scoreboard_slot *s = &w->board->slots[i];
         atomic_store(&s->state, WORKER_READY);
