@@ -343,8 +343,9 @@ void listen_look(struct listen_set *set)
  * burn the processor. */
 static void rest(struct listen_set *set, int err)
 {
-    log_flood(LOG_WARNING, 0, "cannot accept connections: %s; trying again every %d ms", strerror(err),
-              REST_MS);
+    if (err != EAGAIN) /* otherwise only because too many are open */
+        log_flood(LOG_WARNING, 0, "cannot accept connections: %s; trying again every %d ms",
+                  strerror(err), REST_MS);
     set->holding = false;
     poll_all(set, false);
     uv_timer_start(&set->rest, on_rest_over, REST_MS, 0);

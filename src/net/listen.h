@@ -75,8 +75,8 @@ struct listen_set {
     unsigned (*hold)(void *arg, unsigned held_ms);
     /* A connection: takes fd. Returns false: no more for now (the set pauses). */
     bool (*accepted)(void *arg, struct listener *l, int fd, const struct sockaddr_storage *peer);
-    /* `hand` is readable: take one connection over. 1; 0: none is there; -EPIPE: none will come; another negative
-     * errno: not now. */
+    /* `hand` is readable: take one connection over. 1; 0: none is there; -EPIPE: none will come; -EAGAIN: there is
+     * no room; another negative errno: not now. */
     int (*receive)(void *arg);
     /* No descriptor is left: refuse this one (takes fd). */
     void (*refused)(void *arg, int fd);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -179,8 +180,14 @@ int worker_receive(void *arg)
     struct server *s = arg;
     struct handover h;
     int fd;
-    if (s->h1.pool.open >= s->connections_max)
-        return -EMFILE;
+    if (s->h1.pool.open >= s->connections_max) {
+        /* As at the door: an idle connection makes room for one more. Another worker may have taken it. */
+        struct pollfd waits = {.fd = s->worker.given.hand_recv, .events = POLLIN};
+        if (poll(&waits, 1, 0) <= 0)
+            return 0;
+        if (!h1_evict_idle(&s->h1))
+            return -EAGAIN;
+    }
     int rc = handover_recv(s->worker.given.hand_recv, (unsigned char *)s->loop.read_buf, &h, &fd);
     if (rc == -EPROTO) {
         log_flood(LOG_ERROR, 0, "dropped a connection that was handed over to worker %u in a form that is not "

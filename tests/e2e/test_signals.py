@@ -105,6 +105,21 @@ def test_a_reload_finishes_what_runs(weir: Starter, folder: Path) -> None:
     wait_for(lambda: not alive(old))
 
 
+def test_a_reload_hands_over_to_workers_that_are_full_of_idle_connections(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, connections=3)
+    old = server.worker_pid
+    c = server.client()
+    c.request("GET", "/sleep/1500")
+    server.wait_log("asleep")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    for idle in [server.client() for _ in range(3)]:
+        assert idle.get("/pid").text != str(old)
+    assert c.response().text == str(old)
+    assert c.get("/pid").text != str(old)
+    assert "cannot accept" not in server.log
+
+
 def test_a_reload_with_an_application_that_fails_keeps_the_old_workers(weir: Starter, folder: Path) -> None:
     server = weir("procs:app", cwd=folder, workers=2)
     old = set(server.worker_pids())
