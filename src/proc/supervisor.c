@@ -186,11 +186,16 @@ static void reload(struct supervisor *s)
     struct supervisor_settings next = s->set;
     if (s->stopping)
         return;
-    if (!s->started || s->upgrading) {
-        log_line(LOG_WARNING, 0, "HUP has no effect %s",
-                 s->upgrading ? "while a new supervisor starts" : "before the server has started");
+    if (s->upgrading) {
+        log_line(LOG_WARNING, 0, "HUP has no effect while a new supervisor starts");
         return;
     }
+    if (!s->started) { /* what starts may have read files before they were changed */
+        log_line(LOG_INFO, 0, "HUP: reloading once the server has started");
+        s->hup_waits = true;
+        return;
+    }
+    s->hup_waits = false;
     log_line(LOG_INFO, 0, "reloading");
     if (s->ops->reload && s->ops->reload(s->host, &next)) {
         if (is_reloading(s)) /* its settings are gone, or not what is wanted any more */
@@ -446,6 +451,11 @@ int supervisor_run(struct supervisor *s)
             return SUPERVISOR_WORKER;
         if (s->stopping && !s->n_children)
             return s->status;
+        if (s->started && s->hup_waits) {
+            reload(s);
+            s->hup_waits = false;
+            continue;
+        }
         wait_for_news(s);
         take_signals(s);
         children_reap(s);

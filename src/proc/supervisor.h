@@ -165,6 +165,7 @@ struct supervisor {
     struct supervisor_settings last; /* settings of `serving` */
     unsigned last_target;            /* and how many of it */
     bool started;                    /* the first generation was READY */
+    bool hup_waits;                  /* for that */
     bool upgrading; /* a new supervisor was started by USR2: reload and USR2 wait */
 
     int64_t spawn_ns; /* no worker is started before; 0: at once */

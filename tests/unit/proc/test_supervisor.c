@@ -455,6 +455,22 @@ static void a_reload_retires_the_old_when_all_new_are_ready(void **state)
     assert_int_equal(stop(), 0);
 }
 
+static void a_hangup_before_the_start_is_over_waits_for_it(void **state)
+{
+    (void)state;
+    atomic_store(&plan->boot_hold, 1);
+    start(1);
+    expect("spawn 1");
+    send_it(SIGHUP);
+    send_it(SIGTTIN); /* which it answers after the other */
+    expect("counted 2 1");
+    atomic_store(&plan->boot_hold, 0);
+    expect("ready");
+    expect("reload");
+    expect("reloaded 1");
+    assert_int_equal(stop(), 0);
+}
+
 static void a_reload_may_change_the_number(void **state)
 {
     (void)state;
@@ -787,6 +803,7 @@ int main(void)
         TEST(a_fork_that_fails_ends_the_start),
         TEST(a_replacement_that_cannot_be_made_is_tried_again),
         TEST(a_reload_retires_the_old_when_all_new_are_ready),
+        TEST(a_hangup_before_the_start_is_over_waits_for_it),
         TEST(a_reload_may_change_the_number),
         TEST(a_reload_that_fails_keeps_the_old),
         TEST(a_refused_reload_changes_nothing),
