@@ -46,12 +46,11 @@ class Load:
 
     def __init__(self, address: tuple[str, int], ledger: Path, clients: int = 8, seed: int = 1,
                  slow: float = 0.02, post: float = 0.3, idle: float = 0.0, idle_around: float = 0.0,
-                 new: float = 0.05, tolerate_refused: bool = False) -> None:
+                 new: float = 0.05) -> None:
         self.address, self.ledger = address, ledger
         self.slow, self.post, self.new = slow, post, new
         # Which share of the requests follows an idle time of about `idle_around` seconds.
         self.idle, self.idle_around = idle, idle_around
-        self.tolerate_refused = tolerate_refused
         self.seed = seed
         self.stopping = threading.Event()
         self.lock = threading.Lock()
@@ -102,8 +101,7 @@ class Load:
                 except OSError:
                     with self.lock:
                         self.account.refused.append(time.monotonic())
-                    if self.stopping.wait(0.02) or not self.tolerate_refused:
-                        continue
+                    self.stopping.wait(0.02)
                     continue
             sock, worker = self.one(sock, worker, rnd)
             if sock and rnd.random() < self.new:
