@@ -59,8 +59,7 @@ struct policy_identifier {
     unsigned algorithms;    /* of enum policy_alg; default: all that suit the keys */
     int64_t leeway_s;       /* default 30 */
     const char *user_claim; /* default "sub" */
-    const char *
-        cookie; /* "" = Authorization only; else the name of a cookie that may hold the token too */
+    const char *cookie;     /* "" = Authorization only; else a cookie that may hold the token too */
     /* api_key */
     const char *header; /* default "X-API-Key" */
     const char *file;   /* "" = none; lines "NAME KEY [TIER]", # comments */
@@ -68,8 +67,8 @@ struct policy_identifier {
 
 struct policy_cors {
     bool given;
-    const char *const *
-        origins; /* "https://app.example.org", an origin, http://localhost:PORT-star, https://star.example.org, or a star */
+    /* https://app.example.org; with a star in place of the port, or of the first label; or a star alone */
+    const char *const *origins;
     unsigned n_origins;
     bool credentials;    /* refused together with "*" */
     const char *methods; /* default "GET, HEAD, POST, PUT, PATCH, DELETE" */
