@@ -215,7 +215,7 @@ enum call_verdict call_status(struct call *c, struct slice status)
     c->out.n = (size_t)(p - c->out.p);
     c->fields_end = c->out.n;
     c->status = code;
-    c->has_length = c->has_date = c->has_server = c->has_via = false;
+    c->has_length = c->has_date = c->has_server = c->has_via = c->has_origin = false;
     c->length = 0;
     c->state = CALL_STATUS;
     return CALL_OK;
@@ -326,6 +326,10 @@ static enum field_kind field_look(struct call *c, struct slice name, struct slic
         return NAME_IS(name, "proxy-authorization") ? FIELD_REFUSED : FIELD_PLAIN;
     case 25:
         return NAME_IS(name, "proxy-authentication-info") ? FIELD_REFUSED : FIELD_PLAIN;
+    case 27:
+        if (NAME_IS(name, "access-control-allow-origin"))
+            c->has_origin = true;
+        return FIELD_PLAIN;
     default:
         return FIELD_PLAIN;
     }
@@ -447,7 +451,7 @@ int call_begin(struct call *c, int64_t total)
         return -ENOMEM;
     if (c->state != CALL_STATUS)
         return -EINVAL;
-    if (buf_reserve(&c->out, REPLY_TAIL_BYTES))
+    if (buf_reserve(&c->out, REPLY_TAIL_BYTES + c->extra.n + c->cors.n))
         return -ENOMEM;
 
     bool length_line = framing_decide(c, total);
@@ -456,6 +460,10 @@ int call_begin(struct call *c, int64_t total)
         c->keep_alive = false;
 
     char *p = c->out.p + c->out.n;
+    if (WEIR_UNLIKELY(c->extra.n))
+        p = put(p, c->extra.p, c->extra.n);
+    if (WEIR_UNLIKELY(c->cors.n && !c->has_origin))
+        p = put(p, c->cors.p, c->cors.n);
     if (length_line) {
         p = PUT(p, "Content-Length: ");
         p = put_decimal(p, c->length);
