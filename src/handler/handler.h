@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "admit/who.h"
 #include "base/arena.h"
 #include "base/attr.h"
 #include "base/buf.h"
@@ -61,13 +62,6 @@ struct call_peer {
     bool is_tls;
 };
 
-/* Who asks. Texts are lent for the time of the call. */
-struct call_who {
-    struct slice user;   /* "" = nobody that is known */
-    struct slice tier;   /* "" = none */
-    struct slice claims; /* of a verified token: its claims as JSON; "" = none */
-};
-
 struct call {
     const struct req *req;         /* lent */
     const struct call_peer *peer;  /* lent */
@@ -94,7 +88,7 @@ struct call {
     bool has_origin;          /* the handler set Access-Control-Allow-Origin: `cors` stays away */
     struct slice extra;       /* lent: whole field lines for the head, whoever answers (RateLimit …) */
     struct slice cors;        /* lent: the same, Access-Control-… and Vary */
-    const struct call_who *who; /* lent: who asks, as admission found it; NULL: it was not asked */
+    const struct who *who;    /* lent; NULL: it was not asked who asks */
     bool close_wanted;        /* the handler asks for the end of the connection */
     bool close_unknown;       /* content of unknown length closes the connection, as Waitress does */
     bool drop_reserved;       /* fields that belong to the server, Date and Server among them, are dropped
