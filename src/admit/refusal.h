@@ -1,8 +1,9 @@
 /*
- * refusal: why Weir answers in place of the application, as data; handler/refuse.h writes the answer.
+ * refusal: why Weir answers in place of the application, as data; handler/refuse.h writes the
+ * answer.
  *
- * Owner:   everything a struct refusal points to is the caller's, and lives until the answer is built.
- * Threads: pure functions.
+ * Owner:   everything a struct refusal points to is the caller's, and lives until the answer is
+ * built. Threads: pure functions.
  */
 #ifndef WEIR_ADMIT_REFUSAL_H
 #define WEIR_ADMIT_REFUSAL_H

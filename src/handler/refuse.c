@@ -1,43 +1,22 @@
-/* refusal: see the header. */
-#include "handler/refusal.h"
+/* refuse: see the header. */
+#include "handler/refuse.h"
 
 #include <stdio.h>
 
 #include "base/escape.h"
 #include "base/must.h"
 
-static const struct row {
-    const char *word, *code, *means;
-    int status;
-} rows[REFUSALS] = {
-#define REFUSAL(id, word, status, code, means, cure) {word, code, means, status},
-#include "handler/refusals.def"
-#undef REFUSAL
-};
-
-const char *refusal_word(enum refusal_id id)
-{
-    must(id < REFUSALS);
-    return rows[id].word;
-}
-
-int refusal_status(enum refusal_id id)
-{
-    must(id < REFUSALS);
-    return rows[id].status;
-}
-
 /* The `type` of OpenAI's error object, by which its clients choose what to raise. */
-static const char *openai_type(const struct row *row)
+static const char *openai_type(enum refusal_id id)
 {
-    switch (row->status) {
+    switch (refusal_status(id)) {
     case 401:
         return "authentication_error";
     case 403:
         return "permission_error";
     case 429:
-        return strcmp(row->code, "insufficient_quota") == 0 ? "insufficient_quota"
-                                                            : "rate_limit_error";
+        return strcmp(refusal_code(id), "insufficient_quota") == 0 ? "insufficient_quota"
+                                                                   : "rate_limit_error";
     default:
         return "server_error";
     }
@@ -53,16 +32,15 @@ static const char *json_inside(char *to, size_t n, const char *text)
     return to;
 }
 
-static int openai_body(char *to, size_t room, const struct row *row, const char *detail)
+static int openai_body(char *to, size_t room, enum refusal_id id, const char *detail)
 {
     return snprintf(
         to, room,
         "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}\n", detail,
-        openai_type(row), row->code);
+        openai_type(id), refusal_code(id));
 }
 
-static int problem_body(char *to, size_t room, const struct row *row, const struct refusal *r,
-                        const char *detail)
+static int problem_body(char *to, size_t room, const struct refusal *r, const char *detail)
 {
     char limit[128 * ESCAPE_GROWTH], more[1024];
     int n = 0;
@@ -81,7 +59,8 @@ static int problem_body(char *to, size_t room, const struct row *row, const stru
     return snprintf(to, room,
                     "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\","
                     "\"reason\":\"%s\"%s}\n",
-                    handler_reason(row->status), row->status, detail, row->word, more);
+                    handler_reason(refusal_status(r->id)), refusal_status(r->id), detail,
+                    refusal_word(r->id), more);
 }
 
 static bool field(struct call *c, struct slice name, const char *value)
@@ -92,14 +71,14 @@ static bool field(struct call *c, struct slice name, const char *value)
 /* False: no memory. */
 static bool build(struct call *c, const struct refusal *r)
 {
-    const struct row *row = &rows[r->id];
+    const int status = refusal_status(r->id);
     char detail[2048], body[4096], text[64];
-    json_inside(detail, sizeof detail, r->detail ? r->detail : row->means);
-    int n = r->openai ? openai_body(body, sizeof body, row, detail)
-                      : problem_body(body, sizeof body, row, r, detail);
+    json_inside(detail, sizeof detail, r->detail ? r->detail : refusal_means(r->id));
+    int n = r->openai ? openai_body(body, sizeof body, r->id, detail)
+                      : problem_body(body, sizeof body, r, detail);
     must(n > 0 && n < (int)sizeof body);
 
-    snprintf(text, sizeof text, "%d %s", row->status, handler_reason(row->status));
+    snprintf(text, sizeof text, "%d %s", status, handler_reason(status));
     if (call_status(c, slice_str(text)) != CALL_OK ||
         !field(c, SLICE("Content-Type"),
                r->openai ? "application/json" : "application/problem+json") ||
@@ -113,9 +92,8 @@ static bool build(struct call *c, const struct refusal *r)
     return !call_begin(c, n) && !call_data(c, slice_of(body, (size_t)n)) && !call_end(c);
 }
 
-void refusal_answer(struct call *c, const struct refusal *r)
+void refuse(struct call *c, const struct refusal *r)
 {
-    must(r->id < REFUSALS);
     if (c->state != CALL_NEW && c->state != CALL_STATUS)
         call_abort(c, "refused after the head was sent");
     else if (!build(c, r))

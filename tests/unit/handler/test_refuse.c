@@ -1,4 +1,4 @@
-/* refusal: what a client reads when Weir answers in place of the application. */
+/* refuse: what a client reads when Weir answers in place of the application. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "handler/refusal.h"
+#include "handler/refuse.h"
 
 /* The whole answer as text. */
 static const char *answer(const struct refusal *r)
@@ -15,7 +15,7 @@ static const char *answer(const struct refusal *r)
     static char text[8192];
     struct req req = {.minor = 1, .method = SLICE("POST")};
     struct call c = {.req = &req, .file_fd = -1, .keep_alive = true};
-    refusal_answer(&c, r);
+    refuse(&c, r);
     assert_int_equal(c.state, CALL_ENDED);
     assert_int_equal(c.status, refusal_status(r->id));
     snprintf(text, sizeof text, "%.*s", (int)c.out.n, c.out.p);
