@@ -39,3 +39,20 @@ enum gcra_verdict gcra_spend(struct gcra_cell *cell, const struct gcra_rate *rat
     cell->paid_ns = paid_ns;
     return GCRA_SPENT;
 }
+
+int64_t gcra_left(const struct gcra_cell *cell, const struct gcra_rate *rate, int64_t now_ns)
+{
+    int64_t free_ns = rate->burst_ns - gcra_debt_ns(cell, now_ns);
+    return free_ns > 0 ? free_ns / rate->step_ns : 0; /* below 0 after the burst became smaller */
+}
+
+int64_t gcra_debt_ns(const struct gcra_cell *cell, int64_t now_ns)
+{
+    return cell->paid_ns > now_ns ? cell->paid_ns - now_ns : 0;
+}
+
+void gcra_refund(struct gcra_cell *cell, int64_t spent_ns, int64_t paid_ns, int64_t now_ns)
+{
+    int64_t owed_ns = paid_ns > now_ns ? paid_ns - now_ns : 0;
+    cell->paid_ns -= spent_ns < owed_ns ? spent_ns : owed_ns;
+}

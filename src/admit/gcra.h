@@ -44,4 +44,19 @@ WEIR_MUST_USE int gcra_rate_make(struct gcra_rate *out, int64_t units, int64_t p
 WEIR_MUST_USE enum gcra_verdict gcra_spend(struct gcra_cell *cell, const struct gcra_rate *rate,
                                            int64_t cost, int64_t now_ns, int64_t *wait_ns);
 
+/* How many units could be spent at once now: 0 to the burst. */
+int64_t gcra_left(const struct gcra_cell *cell, const struct gcra_rate *rate, int64_t now_ns);
+
+/* Until all spending is paid off; 0 = idle. A cell that owes nothing is as good as a new one. */
+int64_t gcra_debt_ns(const struct gcra_cell *cell, int64_t now_ns);
+
+/* Take back one spending that came to nothing: of spent_ns (units * step_ns), after which the cell
+ * stood at paid_ns. What time has paid off meanwhile is no credit for others, so at most paid_ns -
+ * now_ns is given back. Exact where all of it is still owed or nothing was spent since; else less
+ * than it was.
+ * Of several taken back from one key a later one can return up to its own units too much: where the
+ * key fell idle in between only because of the earlier. In all, what a key spent and kept since the
+ * first of them stays within rate and burst. */
+void gcra_refund(struct gcra_cell *cell, int64_t spent_ns, int64_t paid_ns, int64_t now_ns);
+
 #endif
