@@ -9,6 +9,12 @@
 #define WEIR_NORETURN __attribute__((noreturn))
 #define WEIR_COLD __attribute__((cold, noinline))
 #define WEIR_FALLTHROUGH __attribute__((fallthrough))
+/* For a large local of which only a part is used: the build zeroes all others. */
+#if defined(__has_attribute) && __has_attribute(uninitialized)
+#define WEIR_UNINITIALIZED __attribute__((uninitialized))
+#else
+#define WEIR_UNINITIALIZED
+#endif
 #define WEIR_LIKELY(x) __builtin_expect(!!(x), 1)
 #define WEIR_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
