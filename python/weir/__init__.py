@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from typing_extensions import Unpack
 
+    from weir._core import DeadlineExceeded
     from weir._options import Options
 
-__all__ = ["Server", "create_server", "profile", "serve", "serve_paste"]
+__all__ = ["DeadlineExceeded", "Server", "create_server", "profile", "serve", "serve_paste"]
 __version__ = "0.2.0"
 
 
@@ -62,6 +63,13 @@ def _extension() -> ModuleType:
             % (*sys.version_info[:2], sys.executable, error)
         ) from None
     return core
+
+
+def __getattr__(name: str) -> Any:
+    """`DeadlineExceeded`, which the extension defines: that is not loaded before it is needed."""
+    if name != "DeadlineExceeded":
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    return _extension().DeadlineExceeded
 
 
 def serve(

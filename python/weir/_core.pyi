@@ -6,6 +6,9 @@ from _typeshed.wsgi import WSGIApplication
 
 Dialect = Literal["weir", "waitress", "gunicorn"]
 
+class DeadlineExceeded(BaseException):
+    """Raised in a request whose deadline has passed, where `on_deadline: interrupt` asks for it."""
+
 @final
 class Config:
     """A finished configuration."""

@@ -208,6 +208,14 @@ static inline bool call_ends_early(const struct call *c)
 /* A handler in C that answers on the loop, at once, without blocking. */
 typedef void (*handler_native)(struct call *c, void *arg);
 
+/* A look at a run that takes too long. */
+struct inspect_ask {
+    uint64_t id;    /* of the call */
+    bool log;       /* write an entry of the log: `text`, and where the thread is */
+    bool interrupt; /* raise an exception in the thread, if it is still in this call */
+    char text[320]; /* with `log` */
+};
+
 /* An application that runs in application threads (the WSGI bridge; a fake in tests). */
 struct app {
     int (*thread_start)(struct app *a, void **local); /* in the thread, once; 0 or -errno */
@@ -215,6 +223,13 @@ struct app {
     void (*enter)(struct app *a, void *local); /* take the GIL */
     void (*leave)(struct app *a, void *local);
     void (*run)(struct app *a, void *local, struct call *c); /* answer; between enter and leave */
+    /* One thread at a time, the leader: do what `ask` says (copied), soon and in another thread; it waits for
+     * nobody. False: not now, too many such asks wait, or there is no memory. NULL: the application cannot
+     * be looked into. */
+    bool (*inspect)(struct app *a, const struct inspect_ask *ask);
+    /* The same, a second after `inspect`: if the ask about that call still waits for the application's lock, its
+     * entry is written now, without saying where the thread is. NULL with `inspect`. */
+    void (*inspect_late)(struct app *a, uint64_t id);
 };
 
 /* The reason phrase of a status, "Unknown" where there is none. */

@@ -6,7 +6,6 @@
 
 int wsgi_module_init(PyObject *module)
 {
-    (void)module;
 #ifdef Py_GIL_DISABLED
     PyErr_SetString(PyExc_ImportError,
                     "weir needs a Python with the GIL; this is a free-threaded build");
@@ -29,7 +28,7 @@ int wsgi_module_init(PyObject *module)
             return -1;
     if (!wsgi_input_empty)
         wsgi_input_empty = wsgi_input_new(NULL);
-    return wsgi_input_empty ? 0 : -1;
+    return wsgi_input_empty ? wsgi_inspect_init(module) : -1;
 }
 
 /* "/prefix" without a slash at its end, as the bytes of a path; "" where there is none. New
@@ -121,6 +120,7 @@ void wsgi_app_free(struct app **app)
     if (!w)
         return;
     *app = NULL;
+    wsgi_inspect_stop(w);
     wsgi_environ_clear(w);
     if (w->errors)
         wsgi_errors_detach(w->errors);

@@ -64,10 +64,26 @@ static WEIR_COLD void misplaced(struct wsgi_run *run)
     call_error(run->c, 500, "the path is not below the prefix of this application");
 }
 
+/* Is the exception that is set the one by which we interrupted the application? Then it is cleared, and told in one
+ * line: where the thread was stands in the log already. */
+static bool was_interrupted(struct wsgi_run *run, const char *what)
+{
+    if (WEIR_LIKELY(!run->interrupted) || !PyErr_ExceptionMatches(wsgi_deadline_exceeded))
+        return false;
+    PyErr_Clear();
+    wsgi_log(run, LOG_INFO, "%s was interrupted at its deadline", what);
+    return true;
+}
+
 /* An exception is set: log it and answer, or break off. */
 static void failed(struct wsgi_run *run)
 {
     struct call *c = run->c;
+    if (was_interrupted(run, "the application")) {
+        if (c->state != CALL_ENDED)
+            call_abort(c, "interrupted at its deadline");
+        return;
+    }
     if (WEIR_UNLIKELY(run->misplaced)) {
         misplaced(run);
         return;
@@ -279,25 +295,26 @@ static int send_result(struct wsgi_run *run, PyObject *result)
 /* close() of the iterable, where it has one. */
 static void close_result(struct wsgi_run *run, PyObject *result)
 {
+    wsgi_window_open(run);
     PyObject *close = PyObject_GetAttr(result, W_KEY(close)); /* new or NULL */
-    if (!close) {
-        if (PyErr_ExceptionMatches(PyExc_AttributeError))
-            PyErr_Clear();
-        else
-            wsgi_log_exception(run, "the close attribute of the response raised an exception",
-                               NULL);
-        return;
-    }
-    PyObject *r = PyObject_CallNoArgs(close); /* new */
-    if (!r)
-        wsgi_log_exception(run, "close() of the response raised an exception", NULL);
+    PyObject *r = close ? PyObject_CallNoArgs(close) : NULL;  /* new */
+    wsgi_window_shut(run);
+    if (!close && PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear();
+    else if (!r && !was_interrupted(run, "close() of the response"))
+        wsgi_log_exception(run,
+                           close ? "close() of the response raised an exception"
+                                 : "the close attribute of the response raised an exception",
+                           NULL);
     Py_XDECREF(r);
-    Py_DECREF(close);
+    Py_XDECREF(close);
 }
 
 static void respond(struct wsgi_run *run, PyObject *result)
 {
-    switch (send_result(run, result)) {
+    int rc = send_result(run, result);
+    wsgi_window_shut(run);
+    switch (rc) {
     case WSGI_SENT:
         break;
     case WSGI_STOP:
@@ -378,6 +395,7 @@ void wsgi_run(struct app *a, void *local, struct call *c)
     PyObject *result = NULL;                                   /* new */
     if (env) {
         PyObject *args[3] = {NULL, env, run.start};
+        wsgi_window_open(&run);
         result =
             PyObject_Vectorcall(w->application, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
@@ -385,6 +403,7 @@ void wsgi_run(struct app *a, void *local, struct call *c)
         respond(&run, result);
         Py_DECREF(result);
     } else {
+        wsgi_window_shut(&run);
         failed(&run);
     }
     if (WEIR_UNLIKELY(c->n_watch && env))

@@ -25,6 +25,7 @@ static int thread_start(struct app *a, void **local)
     }
     /* Processes that the application starts inherit this: they must not be deaf to a terminate(). */
     pthread_sigmask(SIG_SETMASK, &w->signals, NULL);
+    t->ident = PyThread_get_thread_ident();
     t->number = 1 + atomic_fetch_add_explicit(&w->next_number, 1, memory_order_relaxed);
     *local = t;
     return 0;
@@ -89,6 +90,8 @@ void wsgi_threads_setup(struct wsgi *w)
         .enter = enter,
         .leave = leave,
         .run = wsgi_run,
+        .inspect = wsgi_inspect,
+        .inspect_late = wsgi_inspect_late,
     };
 }
 

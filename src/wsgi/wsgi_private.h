@@ -145,6 +145,7 @@ struct wsgi {
     PyObject *scheme, *prefix, *server_name, *software; /* owned str */
     bool waitress, gunicorn, prefix_required, multithread, multiprocess, expose_tracebacks, errors_to_log;
     void (*log)(int level, uint64_t request_id, const char *text);
+    struct wsgi_inspector *inspector; /* owned; NULL until something was to be looked at */
     struct wsgi_thread *threads; /* that ran something; under the GIL */
     _Atomic unsigned next_number;
     sigset_t signals; /* blocked in the thread that made the application, and so in all of its threads */
@@ -153,6 +154,7 @@ struct wsgi {
 
 struct wsgi_thread {
     PyThreadState *ts;               /* owned */
+    unsigned long ident;             /* of the thread, as Python counts it */
     struct wsgi_thread *next;        /* on wsgi->threads */
     struct wsgi_run *run;            /* the present one, or NULL */
     unsigned number;                 /* in its name */
@@ -176,6 +178,9 @@ struct wsgi_run {
     bool ended_early; /* write() told the application that its response is to end */
     bool reading;     /* a thread is inside a read without the GIL */
     bool writing;     /* a thread waits for the client without the GIL */
+    bool window;      /* the application's code is called: it may be interrupted. See inspect.c */
+    bool interrupted; /* it was, once */
+    bool may_raise;   /* and that may not have been noticed yet */
     bool misplaced;   /* the path is not below SCRIPT_NAME, which is required: no call */
     int body_error;   /* negative errno that a read met, or 0 */
 };
@@ -261,6 +266,27 @@ WEIR_MUST_USE int wsgi_run_claim(const struct wsgi_run *run);
 void wsgi_log_exception(struct wsgi_run *run, const char *what, PyObject **text);
 /* One line about the request. */
 void wsgi_log(struct wsgi_run *run, int level, const char *fmt, ...) WEIR_PRINTF(3, 4);
+
+/* inspect.c; the functions of struct app say more in handler.h */
+extern PyObject *wsgi_deadline_exceeded; /* owned for the process */
+WEIR_MUST_USE int wsgi_inspect_init(PyObject *module);
+bool wsgi_inspect(struct app *a, const struct inspect_ask *ask);
+void wsgi_inspect_late(struct app *a, uint64_t id);
+/* End its thread and wait for it; the GIL is given up meanwhile. */
+void wsgi_inspect_stop(struct wsgi *w);
+
+/* From now on the run may be interrupted; until here. What was not noticed by then is taken back. */
+static inline void wsgi_window_open(struct wsgi_run *run)
+{
+    run->window = true;
+}
+void wsgi_window_shut_slowly(struct wsgi_run *run);
+static inline void wsgi_window_shut(struct wsgi_run *run)
+{
+    run->window = false;
+    if (WEIR_UNLIKELY(run->may_raise))
+        wsgi_window_shut_slowly(run);
+}
 
 /* call.c */
 void wsgi_run(struct app *a, void *local, struct call *c);

@@ -183,6 +183,7 @@ static void fake_run(struct app *a, void *local, struct call *c)
         call_abort(c, "cannot answer");
 }
 
-static struct app fake_app = {fake_thread_start, fake_thread_stop, fake_enter, fake_leave, fake_run};
+static struct app fake_app = {fake_thread_start, fake_thread_stop, fake_enter, fake_leave, fake_run,
+                              NULL, NULL};
 
 #endif
