@@ -61,6 +61,7 @@ const struct conf_group conf_groups[] = {
     {"run", "Processes, threads and time"},
     {"process", "The process"},
     {"limits", "Limits"},
+    {"admission", "Admission"},
     {"proxy", "Behind a proxy"},
     {"tls", "TLS"},
     {"static", "Static files"},

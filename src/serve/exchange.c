@@ -23,8 +23,14 @@ static const size_t INTAKE_BYTES_MAX = 256 * 1024;
 /* How much of a spill file, or of a file, is sent in one go. */
 static const size_t FILE_STEP_BYTES = 1024 * 1024;
 static const size_t FILE_COPY_BYTES = 64 * 1024;
-/* A thread that is still inside so long after its client was told 504 does not come back. */
-static const int64_t STUCK_MS = 5000;
+/* A thread that is still inside so long after the time of its request was over does not come back. */
+static const int64_t LOST_MS = 5000;
+/* A look at a thread that has taken so long is given up. */
+static const int64_t LOOK_MS = 1000;
+/* When too many looks at threads wait already: try again after this. */
+static const int64_t LOOK_AGAIN_MS = 20;
+/* A path in a line of the log. */
+static const size_t PATH_BYTES_MAX = 200;
 /* Requests of one connection that run in a row before others get their turn. */
 static const unsigned STREAK_MAX = 15;
 /* request-buffering auto: a chunked body not complete after this is handed over as it comes. */
@@ -162,6 +168,7 @@ static void recycle(struct exchange *x)
     must(x->state != X_IDLE);
     list_del(&x->all);
     list_del(&x->slow);
+    heap_del(&s->alarms, &x->alarm);
     if (x->budget)
         server_memory(s, -x->budget);
     x->budget = 0;
@@ -191,7 +198,8 @@ static void recycle(struct exchange *x)
     atomic_store_explicit(&x->flushed, false, memory_order_relaxed);
     atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
     atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
-    x->overdue = x->stuck = x->recorded = false;
+    x->late = LATE_NOT;
+    x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
     x->wire_bytes = 0;
@@ -337,6 +345,14 @@ static bool fill_tls(struct exchange *x, struct h1_conn *hc)
            x->tls.cert.n == f->cert.n;
 }
 
+/* May its connection stay open after the answer? */
+static bool may_keep(const struct exchange *x)
+{
+    const struct server *s = x->server;
+    return x->req.keep_alive && s->h1.keep_alive_ms > 0 &&
+           (s->h1.leave == H1_STAYS || (s->h1.leave == H1_HANDS_OVER && !x->peer.is_tls));
+}
+
 static void start_call(struct exchange *x)
 {
     struct server *s = x->server;
@@ -353,8 +369,7 @@ static void start_call(struct exchange *x)
     c->state = CALL_NEW;
     c->framing = CALL_LENGTH;
     c->status = 0;
-    c->keep_alive = x->req.keep_alive && s->h1.keep_alive_ms > 0 &&
-                    (s->h1.leave == H1_STAYS || (s->h1.leave == H1_HANDS_OVER && !x->peer.is_tls));
+    c->keep_alive = may_keep(x);
     c->has_length = c->has_date = c->has_server = c->has_via = c->close_wanted = false;
     c->bodyless = x->req.head;
     c->length = c->sent = c->excess = 0;
@@ -392,6 +407,78 @@ static bool apply_proxy(struct exchange *x, struct h1_conn *hc)
                   *x->peer.remote_addr ? x->peer.remote_addr : "on a Unix socket");
     x->call.proxy = &x->facts;
     return true;
+}
+
+/* ---- its time ---- */
+
+static void set_alarm(struct exchange *x, int64_t at_ms)
+{
+    struct server *s = x->server;
+    heap_del(&s->alarms, &x->alarm);
+    heap_add(&s->alarms, &x->alarm, at_ms);
+    server_alarm(s, at_ms);
+}
+
+/* How long the request has from its complete head; 0: without end. */
+static int64_t deadline_of(const struct exchange *x)
+{
+    return x->server->conf->deadline;
+}
+
+/* The head is complete. A request that another worker hands over begins anew here. */
+static inline void start_deadline(struct exchange *x)
+{
+    int64_t allowed_ms = deadline_of(x);
+    x->deadline_ms = 0;
+    if (WEIR_LIKELY(!allowed_ms))
+        return;
+    x->deadline_ms = (int64_t)x->received_ms + allowed_ms;
+    set_alarm(x, x->deadline_ms);
+}
+
+/* Loop time at which its time is over, as far as can be said now; INT64_MAX: never. With run-timeout the
+ * answer of a run that has not begun is the earliest possible. */
+static int64_t due_ms(const struct exchange *x)
+{
+    int64_t due = x->deadline_ms ? x->deadline_ms : INT64_MAX, limit = x->server->conf->run_timeout;
+    if (!limit || (x->state != X_IN_WORK && x->state != X_ORPHAN))
+        return due;
+    int64_t begun = atomic_load_explicit(&x->begun_ms, memory_order_acquire);
+    int64_t over = (begun ? begun : (int64_t)loop_now_ms(&x->server->loop)) + limit;
+    return over < due ? over : due;
+}
+
+/* It goes on the ready queue. */
+static inline void start_waiting(struct exchange *x)
+{
+    x->state = X_IN_WORK;
+    if (WEIR_UNLIKELY(x->server->conf->run_timeout))
+        set_alarm(x, due_ms(x));
+}
+
+/* How many threads are still inside though the time of their requests is over. */
+static void count_late(struct server *s, int more)
+{
+    s->late = (unsigned)((int)s->late + more);
+    if (s->worker.slot)
+        atomic_store_explicit(&s->worker.slot->stuck, s->late, memory_order_relaxed);
+}
+
+/* More threads do not come back than a worker can spare. */
+static bool too_many_lost(const struct server *s)
+{
+    return (int64_t)s->lost * 4 > s->conf->threads.max;
+}
+
+/* The run is over, and its time was, too. */
+static void come_back(struct exchange *x)
+{
+    struct server *s = x->server;
+    count_late(s, -1);
+    if (x->late == LATE_LOST)
+        s->lost--;
+    if (!too_many_lost(s))
+        s->told_lost = false;
 }
 
 static void dispatch_open(struct exchange *x);
@@ -448,9 +535,11 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
     if ((seen & s->look) && !apply_proxy(x, hc))
         return;
+    x->received_ms = loop_now_ms(&s->loop);
+    x->interrupt = s->conf->on_deadline[0] == 'i';
+    start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
-    x->received_ms = loop_now_ms(&s->loop);
     const char *mode = s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);
@@ -612,15 +701,9 @@ static bool native(struct exchange *x)
         return false;
     x->state = X_SENDING;
     x->run_over = true;
+    heap_del(&x->server->alarms, &x->alarm);
     pump(x);
     return true;
-}
-
-/* With run-timeout: a timer looks while anything is in work. */
-static inline void watch_run(struct server *s)
-{
-    if (WEIR_UNLIKELY(s->watch_runs && !uv_is_active((uv_handle_t *)&s->run_timer)))
-        uv_timer_again(&s->run_timer);
 }
 
 static void on_body_end(struct h1_conn *hc)
@@ -640,8 +723,7 @@ static void on_body_end(struct h1_conn *hc)
     list_del(&x->slow);
     if (native(x))
         return;
-    x->state = X_IN_WORK;
-    watch_run(x->server);
+    start_waiting(x);
     /* Pipelined requests run one after the other, so that their answers leave in one write. */
     struct server *s = x->server;
     if (s->in_done && hc->streak < STREAK_MAX) {
@@ -664,8 +746,7 @@ static void dispatch_open(struct exchange *x)
     x->body.mem = (struct buf){0};
     x->intake_mem = kept;
     x->budget -= (int64_t)kept.n; /* counted as intake_mem from now on */
-    x->state = X_IN_WORK;
-    watch_run(x->server);
+    start_waiting(x);
     lead_push(x->server->lead, &x->job);
 }
 
@@ -921,6 +1002,9 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
 static void run_ended(struct exchange *x)
 {
     x->run_over = true;
+    heap_del(&x->server->alarms, &x->alarm);
+    if (WEIR_UNLIKELY(x->late != LATE_NOT))
+        come_back(x);
     if (x->state == X_ORPHAN) {
         complete(x);
         return;
@@ -1265,80 +1349,209 @@ static void on_gone(struct h1_conn *hc)
 
 /* ---- answers in place of the application's ---- */
 
-/* Answer a request that is in the application or waits for it; nothing of an answer may be out. The run, if
- * there is one, goes on as that of an orphan. */
-static void answer_instead(struct exchange *x, int status, const char *reason)
+/* A call for an answer that is not the application's. */
+static struct call other_call(const struct exchange *x)
+{
+    return (struct call){.req = &x->req,
+                         .file_fd = -1,
+                         .ops = &CALL_OPS,
+                         .ident = &x->server->ident,
+                         .last = x->call.last,
+                         .bodyless = x->req.head};
+}
+
+/* Answer a request that is in the application or waits for it; nothing of an answer may be out. `c` has the
+ * answer, and is empty afterwards. The run, if there is one, goes on as that of an orphan. */
+static void answer_instead(struct exchange *x, struct call *c)
 {
     struct h1_conn *hc = x->hc;
-    struct call c = {
-        .req = &x->req, .file_fd = -1, .ops = &CALL_OPS, .ident = &x->server->ident, .bodyless = x->req.head};
-    call_error(&c, status, reason);
-    struct answer a = {.x = x, .call = &c, .wire_bytes = c.out.n};
-    const char *end = c.out.n ? memmem(c.out.p, c.out.n, "\r\n\r\n", 4) : NULL;
+    struct answer a = {.x = x, .call = c, .wire_bytes = c->out.n};
+    const char *end = c->out.n ? memmem(c->out.p, c->out.n, "\r\n\r\n", 4) : NULL;
     if (end)
-        a.head = slice_of(c.out.p, (size_t)(end - c.out.p) + 2);
+        a.head = slice_of(c->out.p, (size_t)(end - c->out.p) + 2);
     hc->user = NULL;
     x->hc = NULL;
     x->recorded = true;
     x->state = X_ORPHAN;
     record_answer(&a, NULL);
-    if (c.out.n && h1_write(hc, c.out.p, c.out.n) == 0)
-        h1_next(hc, false, CLOSE_COMPLETE);
+    bool written = c->out.n && h1_write(hc, c->out.p, c->out.n) == 0;
+    buf_fini(&c->out);
+    if (written)
+        h1_next(hc, c->keep_alive, CLOSE_COMPLETE); /* last: it may begin the next request */
     else
         h1_fail(hc, CLOSE_NO_MEMORY);
-    buf_fini(&c.out);
 }
 
-/* The run takes too long. Tell the client, if it has got nothing yet, and the application. */
-static void overdue(struct exchange *x)
+/* ---- when its time is over ---- */
+
+/* The answer to a request whose time is over, of which the application has begun, or has not. */
+static void late_answer(struct call *c, bool begun)
 {
-    struct server *s = x->server;
-    x->overdue = true;
+    call_error(c, 504,
+               begun ? "the application took too long; the server's log says more"
+                     : "the request waited for its turn until its time was over; try again later");
+}
+
+/* "the deadline of 3 s has passed for /path": the beginning of its lines in the log. */
+static void late_text(const struct exchange *x, char *to, size_t size)
+{
+    int64_t now = (int64_t)loop_now_ms(&x->server->loop);
+    bool all = x->deadline_ms && now >= x->deadline_ms;
+    int64_t limit_ms = all ? x->deadline_ms - (int64_t)x->received_ms : x->server->conf->run_timeout;
+    struct slice path = x->req.path;
+    snprintf(to, size, "%s of %.3g s for %.*s", all ? "a request takes longer than its deadline"
+                                                    : "the application takes longer than run-timeout",
+             (double)limit_ms / 1000, (int)(path.n < PATH_BYTES_MAX ? path.n : PATH_BYTES_MAX), path.p);
+}
+
+/* Its body is still coming. */
+static void late_body(struct exchange *x)
+{
+    struct h1_conn *hc = x->hc;
+    h1_refuse(hc, 408, "the request body was not complete when the time for the request was over");
+    if (hc->state != H1_CLOSED)
+        hc->reason = CLOSE_DEADLINE;
+}
+
+/* It has waited for a place in vain, and will never start. */
+static void late_queue(struct exchange *x)
+{
+    char text[320];
+    late_text(x, text, sizeof text);
+    log_flood(LOG_WARNING, x->call.id, "%s: it has waited for a place, and is answered 504", text);
+    struct call c = other_call(x);
+    c.keep_alive = may_keep(x);
+    late_answer(&c, false);
+    answer_instead(x, &c);
+    recycle(x);
+}
+
+/* Tell the client of a run, and the application; what was done with the client. */
+static const char *late_tell(struct exchange *x)
+{
     if (x->state != X_IN_WORK)
-        return; /* the client has left */
+        return "its client has left";
     pthread_mutex_lock(&x->lock);
-    bool begun = x->flushed;
-    if (!begun) /* from now on nothing of it can go out */
-        atomic_store_explicit(&x->gone, true, memory_order_release);
+    bool begun = x->flushed, whole = x->end_handed;
+    /* If it has not begun, nothing of it can go out from now on. */
+    atomic_store_explicit(&x->gone, true, memory_order_release);
     pthread_cond_broadcast(&x->changed);
     pthread_mutex_unlock(&x->lock);
-    log_flood(LOG_WARNING, x->call.id, "the application takes longer than run-timeout of %.3g s for %.*s: %s",
-              (double)s->conf->run_timeout / 1000, (int)(x->req.path.n < 200 ? x->req.path.n : 200),
-              x->req.path.p, begun ? "the connection is cut" : "the client is told 504");
-    if (begun)
+    if (whole)
+        return "its answer is complete, but not its close()";
+    if (begun) {
         h1_fail(x->hc, CLOSE_DEADLINE);
-    else
-        answer_instead(x, 504, "the application took too long; the server's log says more");
-}
-
-/* Its thread does not come back either. */
-static void stuck(struct exchange *x)
-{
-    x->stuck = true;
-    log_flood(LOG_WARNING, x->call.id, "its thread is still inside the application %.3g s after run-timeout",
-              (double)STUCK_MS / 1000);
-    worker_recycle(x->server, RECYCLE_STUCK);
-}
-
-bool exchange_overdue(struct server *s)
-{
-    int64_t now = (int64_t)loop_now_ms(&s->loop), limit = s->conf->run_timeout;
-    bool some = false;
-    for (struct list *n = s->exchanges.next; n != &s->exchanges;) {
-        struct exchange *x = container_of(n, struct exchange, all);
-        n = n->next;
-        if ((x->state != X_IN_WORK && x->state != X_ORPHAN) || x->run_over)
-            continue;
-        some = true;
-        int64_t begun = atomic_load_explicit(&x->begun_ms, memory_order_acquire);
-        if (!begun || now - begun < limit)
-            continue;
-        if (!x->overdue)
-            overdue(x);
-        else if (!x->stuck && now - begun >= limit + STUCK_MS)
-            stuck(x);
+        return "the connection is cut";
     }
-    return some;
+    struct call c = other_call(x);
+    /* After run-timeout a client does better elsewhere: the only thread here may be stuck. */
+    c.keep_alive = x->deadline_ms && (int64_t)loop_now_ms(&x->server->loop) >= x->deadline_ms && may_keep(x);
+    late_answer(&c, true);
+    answer_instead(x, &c);
+    return "the client is told 504";
+}
+
+/* Have the application look where the thread of a run is, and interrupt it. False: not now. */
+static bool look(struct exchange *x, const struct inspect_ask *ask)
+{
+    struct app *app = x->server->app;
+    if (app->inspect && (ask->log || ask->interrupt))
+        return app->inspect(app, ask);
+    if (ask->log)
+        log_line(LOG_WARNING, ask->id, "%s", ask->text);
+    return true;
+}
+
+/* The application is inside. */
+static void late_run(struct exchange *x, int64_t now)
+{
+    static struct log_site site;
+    struct inspect_ask ask = {.id = x->call.id, .interrupt = x->interrupt};
+    unsigned left_out = 0;
+    x->late = LATE_TOLD;
+    x->late_ms = now;
+    count_late(x->server, 1);
+    late_text(x, ask.text, sizeof ask.text);
+    const char *done = late_tell(x); /* the client first */
+    size_t n = strlen(ask.text);
+    snprintf(ask.text + n, sizeof ask.text - n, ": %s", done);
+    ask.log = log_wants(LOG_WARNING) && log_site_pass(&site, &left_out);
+    if (left_out)
+        log_line(LOG_WARNING, 0, "%u more requests were late, without a line of their own", left_out);
+    if (look(x, &ask)) {
+        x->late = LATE_LOOKED;
+        set_alarm(x, now + LOOK_MS);
+        return;
+    }
+    if (ask.log)
+        log_line(LOG_WARNING, ask.id, "%s", ask.text);
+    set_alarm(x, now + LOOK_AGAIN_MS);
+}
+
+/* Its thread does not come back. */
+static void lost(struct exchange *x)
+{
+    struct server *s = x->server;
+    x->late = LATE_LOST;
+    s->lost++;
+    if (!too_many_lost(s))
+        return;
+    if (!s->told_lost)
+        log_line(LOG_WARNING, 0,
+                 "%u of %lld threads are still inside the application %.3g s after the time of their requests was "
+                 "over: %s; give the calls in which they wait a timeout of their own",
+                 s->lost, (long long)s->conf->threads.max, (double)LOST_MS / 1000,
+                 s->worker.slot ? "asking to be replaced" : "nobody can replace this process, restart it");
+    s->told_lost = true;
+    worker_recycle(s, RECYCLE_STUCK);
+}
+
+static void on_alarm(struct exchange *x, int64_t now)
+{
+    struct server *s = x->server;
+    int64_t due;
+    switch (x->late) {
+    case LATE_NOT:
+        due = due_ms(x);
+        if (due > now)
+            set_alarm(x, due);
+        else if (x->state == X_RECEIVING)
+            late_body(x);
+        else if (x->state == X_IN_WORK && lead_cancel(s->lead, &x->job))
+            late_queue(x);
+        else
+            late_run(x, now);
+        break;
+    case LATE_TOLD:
+        if (look(x, &(struct inspect_ask){.id = x->call.id, .interrupt = x->interrupt}))
+            x->late = LATE_LOOKED;
+        set_alarm(x, x->late == LATE_LOOKED ? now + LOOK_MS : now + LOOK_AGAIN_MS);
+        break;
+    case LATE_LOOKED:
+        if (s->app->inspect_late)
+            s->app->inspect_late(s->app, x->call.id);
+        x->late = LATE_WAITED;
+        set_alarm(x, x->late_ms + LOST_MS);
+        break;
+    case LATE_WAITED:
+        lost(x);
+        break;
+    case LATE_LOST:
+        must(false);
+    }
+}
+
+void exchange_alarms(struct server *s)
+{
+    int64_t now = (int64_t)loop_now_ms(&s->loop);
+    struct heap_node *first;
+    s->alarm_ms = 0;
+    while ((first = s->alarms.top) && first->key <= now) {
+        heap_del(&s->alarms, first);
+        on_alarm(container_of(first, struct exchange, alarm), now);
+    }
+    if (first)
+        server_alarm(s, first->key);
 }
 
 /* All bytes of a request that has not started, and of those behind it. n = 0: not possible. */
@@ -1388,7 +1601,9 @@ void exchange_turn_away(struct server *s)
         if (x->state != X_IN_WORK || x->flushed || !lead_cancel(s->lead, &x->job))
             continue;
         counter_add(&s->counters->abandoned, 1);
-        answer_instead(x, 503, "the server stops; try again");
+        struct call c = other_call(x);
+        call_error(&c, 503, "the server stops; try again");
+        answer_instead(x, &c);
         recycle(x);
     }
 }

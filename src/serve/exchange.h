@@ -9,8 +9,12 @@
  *   IN_WORK    on the ready queue of serve/lead, or run by a thread (then `started` is true)
  *                                                     waits on: a place in the application, or it
  *   SENDING    the run is over, bytes still go out    waits on: the client (send deadline)
- *   ORPHAN     the connection is gone, a thread still runs it
+ *   ORPHAN     the connection is gone or has its answer, a thread still runs it
  *   IDLE       on the server's free list
+ *
+ * Each of the first three ends at the request's deadline (RECEIVING with 408, waiting for a place and
+ * IN_WORK with 504, or with a cut where the answer has begun), which is why they stand on a heap of
+ * the server. An ORPHAN stays on it until its thread is back: see enum exchange_late.
  */
 #ifndef WEIR_SERVE_EXCHANGE_H
 #define WEIR_SERVE_EXCHANGE_H
@@ -18,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/heap.h"
 #include "handler/handler.h"
 #include "http/h1_conn.h"
 #include "net/loop.h"
@@ -32,6 +37,16 @@ struct outq {
     int fd;               /* spill file, or -1; while it holds bytes, all new bytes go there */
     uint64_t file_start;  /* first unsent byte of the file */
     uint64_t file_end;
+};
+
+/* A run whose time is over (its deadline, or run-timeout), and whose thread is still inside. What each waits
+ * for is the exchange's alarm. */
+enum exchange_late {
+    LATE_NOT = 0, /* its time is not over */
+    LATE_TOLD,    /* its client knows; its thread could not be looked at yet */
+    LATE_LOOKED,  /* the application was asked where the thread is, and maybe to interrupt it */
+    LATE_WAITED,  /* a look that takes longer was given up */
+    LATE_LOST,    /* counted as a thread that does not come back; no alarm any more */
 };
 
 /* How far a body that is read by the application while it comes has got. */
@@ -59,8 +74,11 @@ struct exchange {
     _Atomic bool hinted;       /* set by the executor: interim responses went through outq */
     _Atomic int64_t begun_ms;  /* set by the executor: the run has begun, with run-timeout: when (monotonic); 0: it has not */
     bool run_over;             /* leader: the run has ended */
-    bool overdue;              /* leader: run-timeout has passed */
-    bool stuck;                /* leader: and its thread has not come back long after */
+    int64_t deadline_ms;       /* leader: loop time at which the time of the request is over; 0: never */
+    struct heap_node alarm;    /* leader: on server->alarms, by the loop time at which to look at it next */
+    enum exchange_late late;   /* leader */
+    int64_t late_ms;           /* leader: loop time at which it became late */
+    bool interrupt;            /* leader: raise an exception in the run when its time is over */
     bool recorded;             /* leader: another answer was given and recorded while the run goes on */
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
@@ -100,8 +118,8 @@ void exchange_run(struct server *s, void *local, struct lead_job *job);
 void exchange_done_leading(struct lead_job *job);
 void exchange_done_away(struct lead_job *job);
 
-/* Leader: look for runs that take longer than run-timeout. Returns whether any runs at all. */
-bool exchange_overdue(struct server *s);
+/* Leader, when server->alarm_timer fires: end the requests whose time is over, and look after their threads. */
+void exchange_alarms(struct server *s);
 
 /* Leader: others go on, and may have free places: hand requests over that wait for one here, as far as they are
  * in memory. */

@@ -17,8 +17,6 @@
 static const rlim_t DESCRIPTORS_KEPT = 256;
 /* request-buffering auto: how often slow bodies are looked at, while there are any. */
 static const uint64_t SLOW_TICK_MS = 50;
-/* run-timeout is looked at sixteen times in its length, within these: so much later than it says it may strike. */
-static const uint64_t RUN_TICK_MS_MIN = 10, RUN_TICK_MS_MAX = 500;
 
 static const char REFUSED[] = "HTTP/1.1 503 Service Unavailable\r\n"
                               "Content-Type: text/plain; charset=utf-8\r\n"
@@ -410,10 +408,18 @@ int server_share_listeners(struct server *s, const struct listen_set *set, struc
     return 0;
 }
 
-static void on_run_timer(uv_timer_t *timer)
+static void on_alarm_timer(uv_timer_t *timer)
 {
-    if (!exchange_overdue(timer->data))
-        uv_timer_stop(timer);
+    exchange_alarms(timer->data);
+}
+
+void server_alarm(struct server *s, int64_t at_ms)
+{
+    if (s->alarm_ms && s->alarm_ms <= at_ms)
+        return;
+    int64_t now = (int64_t)loop_now_ms(&s->loop);
+    s->alarm_ms = at_ms;
+    uv_timer_start(&s->alarm_timer, on_alarm_timer, at_ms > now ? (uint64_t)(at_ms - now) : 0, 0);
 }
 
 static void on_slow_timer(uv_timer_t *timer)
@@ -454,10 +460,8 @@ int server_start(struct server *s, struct err *e)
     s->looped = true;
     make_timer(s, &s->grace_timer, on_grace, 0);
     make_timer(s, &s->slow_timer, on_slow_timer, SLOW_TICK_MS);
-    uint64_t tick = (uint64_t)c->run_timeout / 16;
-    tick = tick < RUN_TICK_MS_MIN ? RUN_TICK_MS_MIN : tick > RUN_TICK_MS_MAX ? RUN_TICK_MS_MAX : tick;
-    make_timer(s, &s->run_timer, on_run_timer, tick);
-    s->watch_runs = c->run_timeout && s->app;
+    uv_timer_init(&s->loop.uv, &s->alarm_timer);
+    s->alarm_timer.data = s;
     worker_init(s);
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
     if (rc)
@@ -524,7 +528,7 @@ void server_free(struct server **sp)
             h1_server_fini(&s->h1);
         }
         uv_close((uv_handle_t *)&s->slow_timer, NULL);
-        uv_close((uv_handle_t *)&s->run_timer, NULL);
+        uv_close((uv_handle_t *)&s->alarm_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
         worker_close(s);
         loop_fini(&s->loop);

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "base/err.h"
+#include "base/heap.h"
 #include "base/list.h"
 #include "conf/conf.h"
 #include "handler/handler.h"
@@ -65,8 +66,12 @@ struct server {
     struct list slow_bodies;   /* exchanges that may be handed over while their body comes */
     uv_timer_t slow_timer;
     bool slow_running;
-    uv_timer_t run_timer;      /* looks for runs beyond run-timeout, while anything is in work */
-    bool watch_runs;           /* there is a run-timeout */
+    struct heap alarms;        /* exchanges whose time will be over, or whose threads are to be looked after */
+    uv_timer_t alarm_timer;    /* for the first of them */
+    int64_t alarm_ms;          /* loop time at which it fires; 0: it does not run */
+    unsigned late;             /* runs whose time is over and whose threads are still inside */
+    unsigned lost;             /* of these, for so long that they do not come back */
+    bool told_lost;            /* a line has said that they are too many */
     bool in_done;              /* inside exchange_done_leading */
     _Atomic int64_t memory;    /* bytes of bodies and responses that wait in memory */
     uint64_t next_id;
@@ -128,6 +133,9 @@ static inline void server_memory(struct server *s, int64_t bytes)
 {
     atomic_fetch_add_explicit(&s->memory, bytes, memory_order_relaxed);
 }
+
+/* Leader: exchange_alarms has something to do at this loop time. Costs nothing where an earlier time is known. */
+void server_alarm(struct server *s, int64_t at_ms);
 
 /* Leader: a connection closed or became idle while accepting was paused; goes on when there is room. */
 void server_accept_again(struct server *s);

@@ -87,7 +87,7 @@ def test_a_worker_whose_thread_does_not_come_back_is_replaced(weir: Starter) -> 
     waiting.request("GET", "/token?behind-it")
     new = wait_for(lambda: [p for p in server.worker_pids() if p != old], 10)
     assert time.monotonic() - begin > 5
-    server.wait_log("still inside the application 5 s after run-timeout")
+    server.wait_log("1 of 1 threads are still inside the application 5 s after the time of their requests was over")
     assert waiting.response().text == "behind-it"
     assert int(server.get("/thread").text.split()[2]) in new
     wait_for(lambda: not os.path.exists(f"/proc/{old}"), 10)
