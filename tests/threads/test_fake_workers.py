@@ -45,3 +45,9 @@ def test_runs_that_take_too_long_race_with_their_end(monkeypatch: pytest.MonkeyP
     a = account(monkeypatch, tmp_path, "reload", "--run-timeout=30ms")
     assert not (a.lost or a.refused or a.early), f"{a}\n" + "\n".join(a.notes)
     assert a.wrong and all("504 Gateway" in note for note in a.notes if "wrong" in note)
+
+
+def test_deadlines_race_with_the_queue_the_run_and_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a = account(monkeypatch, tmp_path, "reload", "--deadline=30ms", "--on-deadline=interrupt")
+    assert not (a.lost or a.refused or a.early), f"{a}\n" + "\n".join(a.notes)
+    assert a.wrong and all("504 Gateway" in note for note in a.notes if "wrong" in note)

@@ -183,7 +183,29 @@ static void fake_run(struct app *a, void *local, struct call *c)
         call_abort(c, "cannot answer");
 }
 
-static struct app fake_app = {fake_thread_start, fake_thread_stop, fake_enter, fake_leave, fake_run,
-                              NULL, NULL};
+/* There is nothing to be seen; each third time not even now. */
+static bool fake_inspect(struct app *a, const struct inspect_ask *ask)
+{
+    (void)a;
+    (void)ask;
+    static unsigned asks; /* of the leader */
+    return ++asks % 3 != 0;
+}
+
+static void fake_inspect_late(struct app *a, uint64_t id)
+{
+    (void)a;
+    (void)id;
+}
+
+static struct app fake_app = {
+    .thread_start = fake_thread_start,
+    .thread_stop = fake_thread_stop,
+    .enter = fake_enter,
+    .leave = fake_leave,
+    .run = fake_run,
+    .inspect = fake_inspect,
+    .inspect_late = fake_inspect_late,
+};
 
 #endif
