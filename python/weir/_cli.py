@@ -133,7 +133,11 @@ def check(core: Any, config: Config, load: Loader = load) -> int:
 
 def start(core: Any, process: Process, config: Config, load: Loader = load) -> int:
     """Load the application and serve it."""
-    server = core.Server(load(config), config)
+    from weir import _load
+
+    with _load.collecting_seldom():
+        app = load(config)
+    server = core.Server(app, config)
     server.listen()
     if config.dialect == "waitress":
         for url in server.addresses:

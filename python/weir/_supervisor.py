@@ -309,7 +309,8 @@ def template(supervisor: Supervisor) -> Worker:
         os._exit(0)
     status = 0
     try:
-        supervisor.preloaded = supervisor.hooks.load_app(supervisor.config)
+        with _load.collecting_seldom():
+            supervisor.preloaded = supervisor.hooks.load_app(supervisor.config)
         warn_of_threads(supervisor.log)
         import gc
 
@@ -390,7 +391,8 @@ def load(supervisor: Supervisor, worker: Worker, reloader: Any) -> Any:
 
     config = supervisor.config
     try:
-        return supervisor.hooks.load_app(config)
+        with _load.collecting_seldom():
+            return supervisor.hooks.load_app(config)
     except _load.LoadError as error:
         # Nothing of the application was run: then its name is wrong, which no change of a file cures.
         wrong_name = not error.details and worker.age <= config.workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import textwrap
 
@@ -229,3 +230,41 @@ def test_pythonpath_comes_before_the_current_folder(folder):
     write(folder, "lib/one.py", APP.replace("def app", "def application"))
     _load.prepare_path(["lib"])
     assert _load.load("one").__name__ == "application"
+
+
+# ---- the collector ----
+
+
+@pytest.fixture
+def thresholds():
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
+def test_the_collector_runs_seldom_while_the_application_is_imported(folder, thresholds):
+    write(folder, "one.py", "import gc\nSEEN = gc.get_threshold()\nON = gc.isenabled()\n" + textwrap.dedent(APP))
+    with _load.collecting_seldom():
+        _load.load("one:app")
+    assert sys.modules["one"].SEEN[0] >= 10_000 and sys.modules["one"].ON
+    assert gc.get_threshold() == thresholds
+
+
+def test_what_the_application_sets_for_the_collector_stays(folder, thresholds):
+    write(folder, "one.py", "import gc\ngc.set_threshold(1234, 5, 6)\n" + textwrap.dedent(APP))
+    with _load.collecting_seldom():
+        _load.load("one:app")
+    assert gc.get_threshold() == (1234, 5, 6)
+
+
+def test_a_collector_that_is_off_stays_off(folder, thresholds):
+    gc.set_threshold(0)
+    with _load.collecting_seldom():
+        assert gc.get_threshold()[0] == 0
+    assert gc.get_threshold()[0] == 0
+
+
+def test_the_collector_is_as_before_when_the_import_fails(folder, thresholds):
+    with pytest.raises(_load.LoadError), _load.collecting_seldom():
+        _load.load("missing:app")
+    assert gc.get_threshold() == thresholds
