@@ -139,9 +139,14 @@ def available(kind):
 
 
 def environment(tmp, extra=None):
-    """The caller's environment without what would steer a peer; bytecode stays out of the tree."""
+    """The caller's environment without what would steer a peer; bytecode stays out of the tree.
+
+    It must be written, though: without it every worker compiles what it imports, for seconds, and
+    a reload measures the compiler.
+    """
     env = {k: v for k, v in os.environ.items()
-           if k not in ('PORT', 'WEB_CONCURRENCY', 'GUNICORN_CMD_ARGS', 'PYTHONPATH')
+           if k not in ('PORT', 'WEB_CONCURRENCY', 'GUNICORN_CMD_ARGS', 'PYTHONPATH',
+                        'PYTHONDONTWRITEBYTECODE', 'PYTHONOPTIMIZE')
            and not k.startswith('UWSGI_')}
     env['PYTHONPYCACHEPREFIX'] = os.path.join(tmp, 'pycache')
     env.update(extra or {})

@@ -379,3 +379,19 @@ def test_workers_are_replaced_under_load_without_hurting_each_other(weir: Starte
         t.join(20)
     assert not wrong, wrong[:5]
     assert done > 100 and cut <= kills * 6
+
+
+def test_bytecode_is_kept_where_it_is_wanted_and_used_by_the_next_workers(weir: Starter, tmp_path: Path) -> None:
+    app, cache = tmp_path / "app", tmp_path / "cache"
+    app.mkdir()
+    (app / "procs.py").write_text((APPS / "procs.py").read_text())
+    old = time.time() - 60
+    os.utime(app / "procs.py", (old, old))
+    server = weir("procs:app", cwd=app, workers=2,
+                  env={"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache)})
+    (kept,) = cache.glob(f"{str(app).lstrip('/')}/procs.*.pyc")
+    before = kept.stat()
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    after = kept.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
