@@ -148,6 +148,8 @@ void python_template_reload(struct supervisor_object *o, bool again);
 void python_template_reloaded(struct supervisor_object *o, bool ok);
 /* The whole server stops: no more workers. */
 void python_template_end(struct supervisor_object *o);
+/* boot-timeout: what it has not forked of this generation has failed. */
+void python_template_overdue(struct supervisor_object *o, uint32_t generation);
 /* Methods of weir._core.Supervisor. */
 PyObject *python_template_begin(PyObject *self, PyObject *unused);
 PyObject *python_template_next(PyObject *self, PyObject *unused);

@@ -44,15 +44,41 @@ static const struct conf *config_in_use(const struct supervisor_object *o)
     return o->next_config ? &o->next_config->conf : &o->config->conf;
 }
 
+/* Undo what op_reload has opened. */
+static void drop_next(struct supervisor_object *o)
+{
+    if (!o->next_config)
+        return;
+    python_log_use(o->errors, &o->config->conf);
+    log_sink_close(&o->next_errors);
+    sockets_close(&o->next_sockets);
+    Py_CLEAR(o->next_config);
+}
+
+/* In a worker that replaces one of the configuration in use, while a reload is not over. */
+static void forget_next(struct supervisor_object *o)
+{
+    struct err e = {{0}};
+    sockets_forget(&o->next_sockets);
+    drop_next(o);
+    PyObject *r = PyObject_CallMethod(o->host, "reloaded", "O", Py_False); /* new */
+    if (!r)
+        complain(o);
+    Py_XDECREF(r);
+    if (process_before_reload(&python_process, &o->config->conf, &e))
+        log_line(LOG_ERROR, 0, "%s", e.text);
+}
+
 static pid_t op_spawn(void *host, struct child *c)
 {
     struct supervisor_object *o = host;
+    bool old = o->next_config && c->generation == o->supervisor->serving;
     PyObject *worker = PyObject_CallMethod(o->host, "spawning", "I", c->age); /* new */
     if (!worker) {
         complain(o);
         return -ECANCELED;
     }
-    if (config_in_use(o)->preload) {
+    if (old ? o->config->conf.preload : config_in_use(o)->preload) {
         c->data = worker;
         pid_t later = python_template_spawn(o, c);
         if (later < 0)
@@ -65,6 +91,8 @@ static pid_t op_spawn(void *host, struct child *c)
     if (pid == 0) {
         PyOS_AfterFork_Child();
         o->worker = worker;
+        if (old)
+            forget_next(o);
         return 0;
     }
     PyOS_AfterFork_Parent();
@@ -78,6 +106,11 @@ static pid_t op_spawn(void *host, struct child *c)
     Py_XDECREF(r);
     c->data = worker;
     return pid;
+}
+
+static void op_overdue(void *host, struct child *c)
+{
+    python_template_overdue(host, c->generation);
 }
 
 static void op_exited(void *host, struct child *c, int status)
@@ -193,6 +226,7 @@ static struct supervisor_settings settings_of(const struct conf *c)
         .workers = (unsigned)c->workers,
         .grace_ms = c->grace,
         .worker_timeout_ms = c->worker_timeout,
+        .boot_timeout_ms = c->boot_timeout,
         .daemonized = c->daemon,
     };
 }
@@ -205,17 +239,6 @@ static int own_all(const struct conf *c, const struct sockets *sockets, struct e
             process_own_socket(&python_process, sockets->set.items[i]->path, e))
             return -1;
     return process_own_logs(&python_process, c, e);
-}
-
-/* Undo what op_reload has opened. */
-static void drop_next(struct supervisor_object *o)
-{
-    if (!o->next_config)
-        return;
-    python_log_use(o->errors, &o->config->conf);
-    log_sink_close(&o->next_errors);
-    sockets_close(&o->next_sockets);
-    Py_CLEAR(o->next_config);
 }
 
 /* The process as it was before op_reload. */
@@ -293,6 +316,7 @@ static void op_reloaded(void *host, bool ok)
 
 static const struct supervisor_ops OPS = {
     .spawn = op_spawn,
+    .overdue = op_overdue,
     .exited = op_exited,
     .ready = op_ready,
     .reload = op_reload,

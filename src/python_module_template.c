@@ -70,9 +70,28 @@ static pid_t make(struct supervisor_object *o, uint32_t generation)
     return pid;
 }
 
+static pid_t order(const struct template_process *t, const struct child *c)
+{
+    struct template_word w = {
+        .kind = TEMPLATE_FORK, .slot = c->slot, .age = c->age, .grace_ms = c->grace_ms};
+    int rc = template_send(t->end, &w, c->worker_fd);
+    return rc ? rc : SPAWN_LATER;
+}
+
+/* Its template has the code that serves. Where it has died there is no such worker before the reload
+ * is over. */
+static pid_t spawn_old(const struct supervisor_object *o, const struct child *c)
+{
+    const struct template_process *t = &o->templates[1];
+    return t->pid && t->generation == c->generation ? order(t, c) : -ESRCH;
+}
+
 pid_t python_template_spawn(struct supervisor_object *o, struct child *c)
 {
     struct template_process *t = &o->templates[0];
+    /* A worker of the configuration in use, while a reload is not over. */
+    if (o->next_config && c->generation == o->supervisor->serving)
+        return spawn_old(o, c);
     /* One of another generation has other settings (after a failed reload). */
     if (t->pid && t->generation != c->generation) {
         (void)kill(t->pid, SIGKILL);
@@ -88,10 +107,7 @@ pid_t python_template_spawn(struct supervisor_object *o, struct child *c)
             return pid;
         }
     }
-    struct template_word w = {
-        .kind = TEMPLATE_FORK, .slot = c->slot, .age = c->age, .grace_ms = c->grace_ms};
-    int rc = template_send(t->end, &w, c->worker_fd);
-    return rc ? rc : SPAWN_LATER;
+    return order(t, c);
 }
 
 unsigned python_template_fds(const struct supervisor_object *o, int fds[2])
@@ -201,6 +217,13 @@ void python_template_reloaded(struct supervisor_object *o, bool ok)
     }
     if (pid)
         supervisor_unborn_all(o->supervisor, generation, STATUS_KILLED);
+}
+
+void python_template_overdue(struct supervisor_object *o, uint32_t generation)
+{
+    for (unsigned i = 0; i < TEMPLATES_READ; i++)
+        if (o->templates[i].pid && o->templates[i].generation == generation)
+            (void)kill(o->templates[i].pid, SIGKILL);
 }
 
 void python_template_end(struct supervisor_object *o)

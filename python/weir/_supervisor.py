@@ -279,6 +279,7 @@ class Supervisor:
 def work(supervisor: Supervisor, worker: Worker) -> int:
     """The life of a worker, from its fork. Returns its exit code."""
     worker.pid = os.getpid()
+    worker.cfg = supervisor.cfg  # one that is replaced while a reload is not over has the settings in use
     try:
         if not supervisor.c.begin():
             return 0

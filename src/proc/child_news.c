@@ -105,7 +105,7 @@ static void boot_failed(struct supervisor *s, const struct child *c, int status)
     } else if (is_reloading(s) && c->generation == s->generation) {
         log_line(LOG_ERROR, 0, "not reloaded: a new worker could not start; the old workers go on");
         supervisor_reloaded(s, false);
-    } else if (c->generation == s->generation) {
+    } else if (c->generation == s->generation || c->generation == s->serving) {
         if (!s->young)
             s->young = 1; /* never at once */
         int64_t wait_ms = supervisor_wait(s, CRASH_WAIT_MS, CRASH_WAIT_MS_MAX);
@@ -120,10 +120,9 @@ static void crashed(struct supervisor *s, const struct child *c, int status)
     char how[128];
     how_it_ended(how, sizeof how, status);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    if (c->generation != s->generation) {
-        log_flood(LOG_ERROR, 0, "worker %d %s; %u serve%s", (int)c->pid, how,
-                  supervisor_serving(s) - (c->state == CHILD_READY),
-                  is_reloading(s) ? "; it is not replaced before the reload is over" : "");
+    if (c->generation != s->generation && c->generation != s->serving) {
+        log_flood(LOG_ERROR, 0, "worker %d %s; %u serve", (int)c->pid, how,
+                  supervisor_serving(s) - (c->state == CHILD_READY));
         return;
     }
     bool young = clock_mono_ns() - c->ready_ns < CRASH_YOUNG_MS * MS;

@@ -16,12 +16,12 @@ static const int64_t SILENT_MS = 15000;
 
 /* ---- counting ---- */
 
-struct tally children_count(const struct supervisor *s)
+struct tally children_count(const struct supervisor *s, uint32_t generation)
 {
     struct tally t = {0};
     for (unsigned i = 0; i < s->top; i++) {
         const struct child *c = s->children[i];
-        if (!c || c->state == CHILD_RETIRING || c->generation != s->generation)
+        if (!c || c->state == CHILD_RETIRING || c->generation != generation)
             continue;
         if (c->state == CHILD_BOOTING)
             t.booting++;
@@ -118,7 +118,7 @@ void child_forget(struct supervisor *s, struct child *c)
 }
 
 /* A worker that has not been forked yet, in the lowest free slot. NULL: there is none now. */
-static struct child *child_new(struct supervisor *s)
+static struct child *child_new(struct supervisor *s, uint32_t generation)
 {
     unsigned slot = 0;
     while (slot < s->board->n_slots && s->children[slot])
@@ -133,17 +133,20 @@ static struct child *child_new(struct supervisor *s)
         free(c);
         return NULL;
     }
+    const struct supervisor_settings *set = generation == s->generation ? &s->set : &s->last;
     *c = (struct child){.slot = slot,
                         .age = ++s->ages,
-                        .generation = s->generation,
-                        .grace_ms = s->set.grace_ms,
+                        .generation = generation,
+                        .grace_ms = set->grace_ms,
+                        .boot_ms = set->boot_timeout_ms,
+                        .begun_ns = clock_mono_ns(),
                         .tell_fd = fds[0],
                         .worker_fd = fds[1]};
     struct scoreboard_slot *shared = child_slot(s, c);
     slot_clear(shared);
     atomic_fetch_add(&shared->generation, 1);
     atomic_store(&shared->age, c->age);
-    atomic_store(&shared->born_ns, clock_mono_ns());
+    atomic_store(&shared->born_ns, c->begun_ns);
     atomic_store(&shared->state, WORKER_BOOTING);
     s->children[slot] = c;
     s->n_children++;
@@ -182,9 +185,9 @@ int64_t supervisor_wait(struct supervisor *s, int64_t first_ms, int64_t max_ms)
     return wait_ms;
 }
 
-bool child_start(struct supervisor *s)
+bool child_start(struct supervisor *s, uint32_t generation)
 {
-    struct child *c = child_new(s);
+    struct child *c = child_new(s, generation);
     int64_t failed = -EAGAIN;
     if (c) {
         pid_t pid = s->ops->spawn(s->host, c);

@@ -71,6 +71,16 @@ int process_reload(struct process *p, const struct conf *c, struct err *e)
     return 0;
 }
 
+int process_before_reload(struct process *p, const struct conf *c, struct err *e)
+{
+    if (!p->begun)
+        return 0;
+    if (resolve(p, c, &p->privileges, e))
+        return -1;
+    privileges_umask(&p->privileges);
+    return 0;
+}
+
 static int own(const struct process *p, const char *path, struct err *e)
 {
     int rc = privileges_own_file(&p->privileges, path);

@@ -75,6 +75,10 @@ void process_end(struct process *p);
 /* In the template of --preload: its title. It keeps its user, for the workers. */
 void process_template(const struct process *p, const struct conf *c);
 
+/* In a worker that replaces one of the configuration before, while a reload is not over: its user and
+ * mask. */
+WEIR_MUST_USE int process_before_reload(struct process *p, const struct conf *c, struct err *e);
+
 /* In a worker: its title, and its user. On failure it must end. */
 WEIR_MUST_USE int process_worker(const struct process *p, const struct conf *c, struct err *e);
 

@@ -53,7 +53,8 @@ static void retire_others(struct supervisor *s)
     for (unsigned i = 0; i < s->top; i++) {
         struct child *c = s->children[i];
         if (c && c->state != CHILD_RETIRING && c->generation != s->generation &&
-            (!is_reloading(s) || c->state == CHILD_BOOTING))
+            (!is_reloading(s) ||
+             (c->state == CHILD_BOOTING && c->generation != s->serving)))
             child_retire(c);
     }
 }
@@ -103,7 +104,7 @@ void supervisor_reloaded(struct supervisor *s, bool ok)
 /* Is there something that the first generation, or a new one, was waited for? */
 static void settle(struct supervisor *s)
 {
-    struct tally t = children_count(s);
+    struct tally t = children_count(s, s->generation);
     if (t.ready + t.asking < s->target) /* those that ask serve as well as the others */
         return;
     if (!s->started) {
@@ -119,6 +120,16 @@ static void settle(struct supervisor *s)
     }
 }
 
+/* The new generation may take long, or never serve: meanwhile the one that does keeps its number. */
+static void replace_old(struct supervisor *s)
+{
+    while (!s->stopping && is_reloading(s) && !s->spawn_ns) {
+        struct tally t = children_count(s, s->serving);
+        if (t.booting + t.ready + t.asking >= s->last_target || !child_start(s, s->serving) || s->born)
+            return;
+    }
+}
+
 /* Start and retire until there are as many as there shall be. */
 static void balance(struct supervisor *s)
 {
@@ -126,11 +137,11 @@ static void balance(struct supervisor *s)
         settle(s);
     if (s->stopping)
         return;
-    struct tally t = children_count(s);
+    struct tally t = children_count(s, s->generation);
     while (t.booting + t.ready > s->target) {
         struct child *c = one_too_many(s);
         child_retire(c);
-        t = children_count(s);
+        t = children_count(s, s->generation);
     }
     if (t.ready + t.asking > s->target)
         retire_asking(s, t.ready + t.asking - s->target);
@@ -141,10 +152,11 @@ static void balance(struct supervisor *s)
             return;
         if (t.booting == 0)
             atomic_store(&s->board->boot_told, 0);
-        if (!child_start(s) || s->born)
+        if (!child_start(s, s->generation) || s->born)
             return;
-        t = children_count(s);
+        t = children_count(s, s->generation);
     }
+    replace_old(s);
 }
 
 /* ---- signals ---- */
@@ -325,6 +337,38 @@ static void look_at_beats(struct supervisor *s, int64_t now_ns)
     }
 }
 
+/* One that does not get READY. */
+static void look_at_boot(struct supervisor *s, struct child *c, int64_t now_ns)
+{
+    if (!c->late && now_ns - c->begun_ns >= BOOT_LATE_MS * MS) {
+        log_line(LOG_WARNING, 0,
+                 "worker %d does not serve %d s after its start: importing the application takes long, or hangs; "
+                 "%s%sa change of the code and HUP begin again, boot-timeout sets an end",
+                 (int)c->pid, BOOT_LATE_MS / 1000,
+                 is_reloading(s) && c->generation == s->generation ? "the old workers go on; " : "",
+                 c->pid ? "look where it waits (py-spy dump --pid); " : "");
+        for (unsigned i = 0; i < s->top; i++)
+            if (s->children[i] && s->children[i]->generation == c->generation)
+                s->children[i]->late = true;
+    }
+    if (!c->boot_ms || now_ns - c->begun_ns < c->boot_ms * MS)
+        return;
+    log_flood(LOG_ERROR, 0, "worker %d does not serve %.3g s after its start (boot-timeout): ending it", (int)c->pid,
+              (double)c->boot_ms / 1000);
+    c->boot_ms = 0;
+    if (c->pid)
+        child_signal(c, SIGKILL);
+    else if (s->ops->overdue)
+        s->ops->overdue(s->host, c);
+}
+
+/* When to look at it again; 0: never. */
+static int64_t boot_look_ns(const struct child *c)
+{
+    int64_t late_ns = c->late ? 0 : c->begun_ns + BOOT_LATE_MS * MS;
+    return soonest(late_ns, c->boot_ms ? c->begun_ns + c->boot_ms * MS : 0);
+}
+
 /* Retired, and what it still waits for does not come. */
 static bool waits_in_vain(const struct child *c)
 {
@@ -356,6 +400,8 @@ static void take_time(struct supervisor *s)
         end_at_once(s, RETIRE_EXTRA_MS);
     for (unsigned i = 0; i < s->top; i++) {
         struct child *c = s->children[i];
+        if (c && c->state == CHILD_BOOTING)
+            look_at_boot(s, c, now_ns);
         if (c && waits_in_vain(c))
             look_at_stuck(s, c, now_ns);
         if (!c || !c->kill_ns || now_ns < c->kill_ns)
@@ -386,6 +432,8 @@ static int time_left(const struct supervisor *s)
         const struct child *c = s->children[i];
         if (c)
             at_ns = soonest(at_ns, c->kill_ns);
+        if (c && c->state == CHILD_BOOTING)
+            at_ns = soonest(at_ns, boot_look_ns(c));
         if (c && waits_in_vain(c))
             at_ns = soonest(at_ns, clock_mono_ns() + STUCK_LOOK_MS * MS);
     }

@@ -12,6 +12,9 @@
  *   recycle   the replacement first; when it is READY the old one is retired.
  *   HUP       a new generation beside the old one; when all of it is READY the old one is
  *             retired. If one of it cannot start, the new generation ends and the old one stays.
+ *             Until then those of the old one that end are replaced, however long it takes.
+ *   late      a worker that is not READY BOOT_LATE_MS after its fork is told of, once for all of
+ *             its generation; after boot-timeout it is killed, and could not start.
  *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with
  *             threads that do not come back STUCK_MS after it has finished everything else.
  *   stop      board->stopping is set (unless another supervisor goes on) and all are retired,
@@ -51,6 +54,8 @@ enum { EXIT_BOOT_FAILED = 3, EXIT_APP_FAILED = 4 };
 /* A worker that is told to end at once, or by ABRT, has so long. */
 #define QUICK_MS 2000
 #define ABORT_MS 1000
+/* A worker that starts for so long: somebody should know. */
+#define BOOT_LATE_MS 30000
 /* A retired worker with stuck threads is looked at so often, and has so long once all else is done.
  */
 #define STUCK_LOOK_MS 250
@@ -83,9 +88,12 @@ struct child {
     bool unexpected;  /* ends by itself */
     bool reopen;      /* USR1 came before it was READY */
     bool aborted;     /* got ABRT */
+    bool late;        /* BOOTING for long, and that was told */
     int64_t grace_ms; /* it was started with */
+    int64_t boot_ms;  /* the same of boot-timeout */
     int tell_fd;      /* our end of the socket; -1: it has closed its own */
     int worker_fd;    /* the worker's end; -1 in the supervisor after the fork */
+    int64_t begun_ns; /* it was wanted then */
     int64_t ready_ns; /* 0: never was */
     int64_t kill_ns;  /* gets KILL then; 0: no */
     int64_t alone_ns; /* stuck: since then it has nothing left but what is stuck; 0: it has */
@@ -98,6 +106,7 @@ struct supervisor_settings {
     unsigned workers;
     int64_t grace_ms;
     int64_t worker_timeout_ms; /* 0: none */
+    int64_t boot_timeout_ms;   /* 0: none */
     bool daemonized;           /* WINCH counts */
 };
 
@@ -110,7 +119,7 @@ struct supervisor_settings {
 
 struct supervisor_ops {
     /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and
-     * then nothing of c is kept. The worker's end of the socket is c->worker_fd. SPAWN_LATER:
+     * then nothing of c is kept. While a reload is not over c->generation says whose it is. The worker's end of the socket is c->worker_fd. SPAWN_LATER:
      * another process makes it (--preload) and has a copy of that end; supervisor_born follows. */
     pid_t (*spawn)(void *host, struct child *c);
     /* Descriptors, at most SUPERVISOR_NEWS_MAX, from which the host reads: of workers that somebody
@@ -118,6 +127,9 @@ struct supervisor_ops {
     unsigned (*news_fds)(void *host, int fds[SUPERVISOR_NEWS_MAX]);
     /* Read them: supervisor_born, supervisor_unborn. Also before a child is taken for a stranger. */
     void (*news)(void *host);
+    /* boot-timeout is over for one that was left for later and is not born: end what was to make
+     * it; supervisor_unborn follows. */
+    void (*overdue)(void *host, struct child *c);
     /* It has been waited for; `status` as from waitpid. c ends here. */
     void (*exited)(void *host, struct child *c, int status);
     /* Workers of the first generation serve. -1: do not go on (the host has said why). */

@@ -15,10 +15,10 @@ static inline bool is_reloading(const struct supervisor *s)
 
 /* Workers by what they are to the target. */
 struct tally {
-    unsigned booting, ready; /* of the newest generation, not asking */
+    unsigned booting, ready; /* of one generation, not asking */
     unsigned asking;         /* of it: READY until they are replaced */
 };
-struct tally children_count(const struct supervisor *s);
+struct tally children_count(const struct supervisor *s, uint32_t generation);
 
 struct scoreboard_slot *child_slot(const struct supervisor *s, const struct child *c);
 void child_signal(const struct child *c, int signo);
@@ -29,9 +29,9 @@ void child_end(struct child *c, bool quick, int64_t wait_ms);
 /* TERM, and its grace. */
 void child_retire(struct child *c);
 
-/* Fork one. False: not now, and s->spawn_ns says when (a start that has not succeeded ends). In the
+/* Fork one of this generation. False: not now, and s->spawn_ns says when (a start that has not succeeded ends). In the
  * worker s->born is set. */
-bool child_start(struct supervisor *s);
+bool child_start(struct supervisor *s, uint32_t generation);
 
 /* Give back everything of a worker that has ended, or was never made. */
 void child_forget(struct supervisor *s, struct child *c);

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import APPS, PATIENCE, Client, Incomplete, Server, Starter, wait_for
-from test_workers import alive, serving
+from test_workers import alive, pids_seen, serving
 
 SOON = 1.5 * PATIENCE
 
@@ -134,6 +134,36 @@ def test_a_reload_with_an_application_that_fails_keeps_the_old_workers(weir: Sta
     server.kill(signal.SIGHUP)
     server.wait_log("reloaded: 2 new workers serve")
     assert not serving(server, 2) & old and versions(server) == {"two"}
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_while_a_reload_hangs_a_worker_that_dies_is_replaced_as_it_was(weir: Starter, tmp_path: Path,
+                                                                       preload: bool) -> None:
+    (tmp_path / "procs.py").write_text((APPS / "procs.py").read_text())
+    (tmp_path / "weir.yaml").write_text("workers: 2\nenv:\n  VERSION: one\n")
+    server = weir("procs:app", cwd=tmp_path, preload=preload)
+    old = set(server.worker_pids())
+    (tmp_path / "weir.yaml").write_text("workers: 3\nenv:\n  VERSION: held\n")  # until there is a file `go`
+    server.kill(signal.SIGHUP)
+    server.wait_log("3 workers (before: 2)")
+    os.kill(min(old), signal.SIGKILL)
+    server.wait_log("starting another")
+    wait_for(lambda: len(pids_seen(server) - old) == 1)
+    assert versions(server) == {"one"}
+    (tmp_path / "go").touch()
+    server.wait_log("reloaded: 3 new workers serve")
+    wait_for(lambda: versions(server) == {"held"})
+    assert not serving(server, 3) & old
+
+
+def test_a_reload_that_hangs_ends_after_boot_timeout(weir: Starter, folder: Path) -> None:
+    server = weir("procs:app", cwd=folder, workers=2, boot_timeout="2s")
+    old = set(server.worker_pids())
+    (folder / "version").write_text("held")
+    server.kill(signal.SIGHUP)
+    server.wait_log("does not serve 2 s after its start (boot-timeout): ending it")
+    server.wait_log("not reloaded: a new worker could not start; the old workers go on")
+    assert serving(server, 2) == old
 
 
 def test_a_reload_with_a_wrong_configuration_keeps_everything(weir: Starter, folder: Path) -> None:

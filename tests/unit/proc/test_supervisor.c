@@ -471,6 +471,73 @@ static void a_hangup_before_the_start_is_over_waits_for_it(void **state)
     assert_int_equal(stop(), 0);
 }
 
+static void while_a_reload_hangs_old_workers_that_end_are_replaced(void **state)
+{
+    (void)state;
+    start(2);
+    expect("ready");
+    atomic_store(&plan->boot_hold, 1);
+    send_it(SIGHUP);
+    expect("spawn 3");
+    expect("spawn 4");
+    order(1, CRASH);
+    expect("exited 1 7");
+    expect("spawn 5");
+    atomic_store(&plan->boot_hold, 0);
+    expect("reloaded 1");
+    expect("exited 5"); /* which was of the old generation, too */
+    assert_int_equal(stop(), 0);
+}
+
+static void a_reload_that_fails_keeps_what_replaced_an_old_worker(void **state)
+{
+    (void)state;
+    start(1);
+    expect("ready");
+    atomic_store(&plan->boot_hold, 1);
+    send_it(SIGHUP);
+    expect("spawn 2");
+    order(1, CRASH);
+    expect("exited 1 7");
+    expect("spawn 3");
+    atomic_store(&plan->refuse, 1);
+    send_it(SIGHUP);
+    expect("reloaded 0");
+    expect("exited 2");
+    atomic_store(&plan->boot_hold, 0);
+    order(3, CRASH); /* it came to serve */
+    expect("exited 3 7");
+    expect("spawn 4");
+    assert_int_equal(stop(), 0);
+}
+
+static void a_reload_whose_workers_do_not_get_ready_ends_after_boot_timeout(void **state)
+{
+    (void)state;
+    set.boot_timeout_ms = 300;
+    start(2);
+    expect("ready");
+    atomic_store(&plan->boot_hold, 1);
+    int64_t begin_ns = clock_mono_ns();
+    send_it(SIGHUP);
+    expect("spawn 4");
+    expect("reloaded 0");
+    assert_true(clock_mono_ns() - begin_ns >= INT64_C(300000000));
+    atomic_store(&plan->boot_hold, 0);
+    send_it(SIGHUP);
+    expect("reloaded 1");
+    assert_int_equal(stop(), 0);
+}
+
+static void a_start_that_does_not_come_to_an_end_fails_after_boot_timeout(void **state)
+{
+    (void)state;
+    set.boot_timeout_ms = 100;
+    atomic_store(&plan->boot_hold, 1);
+    start(1);
+    assert_int_equal(ended(), EXIT_BOOT_FAILED);
+}
+
 static void a_reload_may_change_the_number(void **state)
 {
     (void)state;
@@ -804,6 +871,10 @@ int main(void)
         TEST(a_replacement_that_cannot_be_made_is_tried_again),
         TEST(a_reload_retires_the_old_when_all_new_are_ready),
         TEST(a_hangup_before_the_start_is_over_waits_for_it),
+        TEST(while_a_reload_hangs_old_workers_that_end_are_replaced),
+        TEST(a_reload_that_fails_keeps_what_replaced_an_old_worker),
+        TEST(a_reload_whose_workers_do_not_get_ready_ends_after_boot_timeout),
+        TEST(a_start_that_does_not_come_to_an_end_fails_after_boot_timeout),
         TEST(a_reload_may_change_the_number),
         TEST(a_reload_that_fails_keeps_the_old),
         TEST(a_refused_reload_changes_nothing),
