@@ -16,6 +16,7 @@
 
 #include "conf/conf.h"
 #include "proc/healthcheck.h"
+#include "proc/signals.h"
 
 /* Where the package with its extension is, seen from this executable: beside it in the build tree; when
  * installed in a folder that has it alone, so that a virtual environment, which does not look into the
@@ -79,6 +80,7 @@ static int run_python(int argc, char *const *argv)
     for (int i = 1; i < argc; i++)
         args[i + 2] = argv[i];
     fflush(NULL);
+    signals_hold(); /* until the package can handle them */
     for (size_t i = 0; i < countof(pythons); i++) {
         if (!*pythons[i])
             continue;

@@ -80,6 +80,10 @@ void python_signals_give_back(const struct python_signals *s);
 int python_signals_wake_fd(const struct python_signals *s);
 void python_signals_woken(void);
 
+/* signals_early(): see proc/signals.h. signals_late(): the same is over; shall the process end? */
+PyObject *python_signals_early(PyObject *self, PyObject *unused);
+PyObject *python_signals_late(PyObject *self, PyObject *unused);
+
 /* ---- python_module_server.c ---- */
 
 WEIR_MUST_USE int python_server_init(PyObject *module);

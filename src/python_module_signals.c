@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "proc/signals.h"
@@ -69,6 +70,28 @@ static void wake_open(struct python_signals *s)
     s->wakes = before == -1;
     if (before >= 0) /* the program's own stays */
         (void)wakeup_set(before);
+}
+
+PyObject *python_signals_early(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct err e = {{0}};
+    if (signals_early(&e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *python_signals_late(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    unsigned char numbers[256];
+    size_t n = signals_read(numbers, sizeof numbers);
+    signals_give_back();
+    return PyBool_FromLong(memchr(numbers, SIGTERM, n) || memchr(numbers, SIGQUIT, n));
 }
 
 int python_signals_take(struct python_signals *s, bool own)

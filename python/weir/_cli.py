@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         return fail(str(error))
     if argv[1:2] == ["healthcheck"]:
         return healthcheck(core, argv[2:])
+    core.signals_early()
     if argv[1:2] == ["gunicorn"]:
         from weir import _gunicorn
 
@@ -126,6 +127,8 @@ def enter_folder(config: Config) -> None:
 
 
 def check(core: Any, config: Config, load: Loader = load) -> int:
+    if core.signals_late():
+        return 0
     core.Server(load(config), config).close()
     print("weir: the configuration is fine and %s can be imported" % (config.app or "the application"))
     return 0
@@ -135,6 +138,8 @@ def start(core: Any, process: Process, config: Config, load: Loader = load) -> i
     """Load the application and serve it."""
     from weir import _load
 
+    if core.signals_late():  # from now on they are the application's, until the server runs
+        return 0
     with _load.collecting_seldom():
         app = load(config)
     server = core.Server(app, config)

@@ -65,6 +65,12 @@ def gunicorn_title(role: str, name: str) -> None:
     """What ps shows of this process."""
 def log(level: int, text: str) -> None:
     """An entry of the error log; level is 0 (debug) to 4 (critical)."""
+def signals_early() -> None:
+    """From now on signals wait for the server that is about to be started."""
+
+def signals_late() -> bool:
+    """They do what they did before. Has one asked for the end meanwhile?"""
+
 def process_begin(config: Config, supervises: bool, handed: dict[str, str | None]) -> None:
     """Mask, pid file and title of the main process. OSError says what is wrong."""
 def process_end() -> None: ...

@@ -37,7 +37,10 @@ class Process:
         if config.daemon and not any(self.handed.values()):
             from weir import _daemon
 
+            if core.signals_late():  # the foreground, that waits, is ended by them
+                sys.exit(0)
             self.daemon = _daemon.Daemon()
+            core.signals_early()
         core.process_begin(config, supervises, self.handed)
 
     def ready(self, core: Any) -> None:

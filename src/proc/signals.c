@@ -14,6 +14,10 @@ static struct {
     bool taken;
 } g_table[NSIG];
 static void (*g_on_child)(void);
+static volatile sig_atomic_t g_keep; /* what is in the pipe came early: it is not stale */
+static volatile sig_atomic_t g_ends; /* of it TERM and QUIT */
+/* What a start shall survive, or end by in order. INT is Python's until a server runs. */
+static const int EARLY[] = {SIGHUP, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU};
 
 static void on_signal(int signo)
 {
@@ -21,6 +25,11 @@ static void on_signal(int signo)
     unsigned char number = (unsigned char)signo;
     ssize_t n = write(g_pipe[1], &number, 1);
     (void)n;
+    /* A configuration file that hangs: the second one does what it always did. */
+    if (g_keep && (signo == SIGTERM || signo == SIGQUIT) && g_ends++) {
+        (void)signal(signo, SIG_DFL);
+        (void)raise(signo);
+    }
     errno = saved;
 }
 
@@ -71,9 +80,35 @@ int signals_open(struct err *e)
         return err_set(e, "cannot make a pipe for signals: %s", strerror(errno));
     }
     unsigned char stale[256];
-    while (signals_read(stale, sizeof stale) == sizeof stale)
+    while (!g_keep && signals_read(stale, sizeof stale) == sizeof stale)
         ;
+    g_keep = false;
     return 0;
+}
+
+static void mask_early(int how)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < countof(EARLY); i++)
+        sigaddset(&set, EARLY[i]);
+    pthread_sigmask(how, &set, NULL);
+}
+
+void signals_hold(void)
+{
+    mask_early(SIG_BLOCK);
+}
+
+int signals_early(struct err *e)
+{
+    int rc = signals_open(e);
+    for (size_t i = 0; i < countof(EARLY) && !rc; i++)
+        (void)signals_take(EARLY[i]);
+    g_ends = 0;
+    g_keep = !rc;
+    mask_early(SIG_UNBLOCK);
+    return rc;
 }
 
 int signals_fd(void)
@@ -88,7 +123,8 @@ static bool take(int signo, void (*handler)(int))
     sigemptyset(&now.sa_mask);
     if (sigaction(signo, &now, &old))
         return false;
-    if (!g_table[signo].taken)
+    bool ours = old.sa_handler == on_signal || old.sa_handler == on_ignored;
+    if (!g_table[signo].taken || !ours) /* somebody may have set another meanwhile */
         g_table[signo].old = old;
     g_table[signo].taken = true;
     return true;
@@ -106,6 +142,7 @@ bool signals_ignore(int signo)
 
 void signals_give_back(void)
 {
+    g_keep = false;
     for (int i = 1; i < NSIG; i++)
         if (g_table[i].taken) {
             g_table[i].taken = false;

@@ -6,7 +6,12 @@
  * the process. A child made by fork is no server: it gets the handlers back that were there before,
  * and the pipe is closed in it, before any signal can reach it (signals wait while a thread forks).
  *
- * Source:  signal-safety(7); pthread_atfork(3).
+ * The start: signals_hold blocks what a server will take, before Python is executed, and
+ * signals_early handles and lets through what has come, as soon as Python can call it. So none of
+ * them ends a process that has only begun. What came is kept for the next signals_open; a second
+ * TERM or QUIT before ends the process at once.
+ *
+ * Source:  signal-safety(7); pthread_atfork(3); signal(7): exec keeps the mask.
  * Owner:   one pipe and one table for the process; signals_open may be called again.
  * Threads: open, take, give_back and read from one thread. Any thread may get a signal, or fork.
  */
@@ -21,6 +26,10 @@
 
 /* Make the pipe if there is none, and forget what came after an earlier use had ended. */
 WEIR_MUST_USE int signals_open(struct err *e);
+
+/* See above. Until signals_open somebody may ask what came, with signals_read, and give back. */
+void signals_hold(void);
+WEIR_MUST_USE int signals_early(struct err *e);
 
 /* What to poll: readable when a signal has come; -1: not open. */
 int signals_fd(void);

@@ -493,6 +493,7 @@ int supervisor_run(struct supervisor *s)
     }
     for (size_t i = 0; i < countof(SIGNALS); i++)
         (void)signals_take(SIGNALS[i]);
+    take_signals(s); /* those of the start */
     for (;;) {
         balance(s);
         if (s->born)

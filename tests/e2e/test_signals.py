@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import APPS, PATIENCE, Client, Incomplete, Server, Starter, wait_for
@@ -424,3 +425,43 @@ def test_int_while_it_starts_ends_without_a_traceback(weir: Starter) -> None:
     os.killpg(server.pid, signal.SIGINT)
     assert server.wait_end() == 0
     assert server.log == ""
+
+
+# ---- before the server runs ----
+
+
+def just_begun(weir: Starter, app: str = "procs:app", **settings: Any) -> Server:
+    """Python has only been executed: nothing of the package is imported."""
+    server = weir(app, ready=False, **settings)
+    wait_for(lambda: b"python" in Path(f"/proc/{server.pid}/cmdline").read_bytes().partition(b"\0")[0])
+    return server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_that_has_only_begun_ends_in_order(weir: Starter, workers: int, number: int) -> None:
+    server = just_begun(weir, workers=workers)
+    server.kill(number)
+    assert server.wait_end() == 0
+    assert server.log == ""
+
+
+def test_a_hangup_of_a_server_that_has_only_begun_reloads_it_later(weir: Starter, folder: Path) -> None:
+    server = just_begun(weir, cwd=folder, workers=2)
+    server.kill(signal.SIGHUP)
+    server.wait_log("HUP: reloading once the server has started")
+    server.wait_log("reloaded: 2 new workers serve")
+
+
+def test_a_hangup_of_the_only_process_is_nothing_before_its_application(weir: Starter) -> None:
+    server = just_begun(weir, workers=0)
+    server.kill(signal.SIGHUP)
+    server.wait_ready()
+    assert server.get("/pid").text == str(server.pid)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_an_application_starts_has_no_signal_blocked(weir: Starter, workers: int) -> None:
+    server = weir("procs:app", workers=workers)
+    fields = dict(line.split(":\t") for line in server.get("/child").text.splitlines())
+    assert int(fields["SigBlk"], 16) == 0 and int(fields["SigCgt"], 16) == 0

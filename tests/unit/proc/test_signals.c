@@ -49,6 +49,28 @@ static void what_came_before_an_opening_is_forgotten(void **state)
     assert_int_equal(signals_read(got, sizeof got), 0);
 }
 
+static void what_came_early_waits_for_the_opening(void **state)
+{
+    (void)state;
+    struct err e;
+    unsigned char got[8];
+    sigset_t mask, before;
+    signals_give_back();
+    pthread_sigmask(SIG_SETMASK, NULL, &before);
+    signals_hold();
+    raise(SIGHUP); /* it would end this process */
+    assert_int_equal(signals_read(got, sizeof got), 0);
+    assert_int_equal(signals_early(&e), 0);
+    raise(SIGTERM);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    assert_int_equal(sigismember(&mask, SIGHUP), 0);
+    assert_int_equal(signals_open(&e), 0);
+    assert_int_equal(signals_read(got, sizeof got), 2);
+    assert_true(got[0] == SIGHUP && got[1] == SIGTERM);
+    assert_int_equal(signals_open(&e), 0); /* only once */
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static void an_ignored_signal_tells_nothing(void **state)
 {
     (void)state;
@@ -164,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(numbers_come_in_order),
         TEST(what_came_before_an_opening_is_forgotten),
+        TEST(what_came_early_waits_for_the_opening),
         TEST(an_ignored_signal_tells_nothing),
         TEST(what_was_there_before_comes_back),
         TEST(a_child_has_the_handlers_of_before),

@@ -53,7 +53,8 @@ def core(monkeypatch):
         made.argv, made.dialect = argv, dialect
         return {"message": "", "output": "", "status": 0, "environ": {}, **made.parsed}
 
-    fake = types.SimpleNamespace(config=config, Server=server, parse=parse, process_begin=lambda *a: None, process_end=lambda: None)
+    fake = types.SimpleNamespace(config=config, Server=server, parse=parse, process_begin=lambda *a: None, process_end=lambda: None,
+                                 signals_early=lambda: None, signals_late=lambda: False)
     monkeypatch.setattr(weir, "_extension", lambda: fake)
     return made
 
