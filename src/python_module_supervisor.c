@@ -303,6 +303,9 @@ static void op_reloaded(void *host, bool ok)
         o->next_errors = NULL;
         Py_SETREF(o->config, o->next_config);
         o->next_config = NULL;
+        int failed = sockets_settle(o->sockets, &o->config->conf);
+        if (failed)
+            log_line(LOG_ERROR, 0, "cannot change the backlog or the mode of a listening socket: %s", strerror(-failed));
         process_ready(&python_process, o->supervisor->target);
     } else {
         drop_next(o);

@@ -107,6 +107,8 @@ static int open_tcp(struct listen_set *set, const struct listen_spec *s, struct 
             break;
         }
         set_on(fd, SOL_SOCKET, SO_REUSEADDR);
+        if (set->shares_port)
+            set_on(fd, SOL_SOCKET, SO_REUSEPORT);
         set_on(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it on Linux */
         if (a->ai_family == AF_INET6)
             set_on(fd, IPPROTO_IPV6, IPV6_V6ONLY);
@@ -237,6 +239,26 @@ int listen_open(struct listen_set *set, const struct listen_spec *spec, struct e
         return open_fd(set, spec, e);
     }
     return -1;
+}
+
+void listener_share_port(const struct listener *l, bool on)
+{
+    int value = on;
+    (void)setsockopt(l->fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value);
+}
+
+int listen_change(struct listen_set *set, int backlog, unsigned mode)
+{
+    int failed = 0;
+    for (unsigned i = 0; i < set->n; i++) {
+        const struct listener *l = set->items[i];
+        if (l->closed || (!l->is_own && !l->owns_path))
+            continue;
+        /* What waits goes on waiting: only the bound is another one. */
+        if ((listen(l->fd, backlog) || (l->owns_path && chmod(l->path, mode))) && !failed)
+            failed = -errno;
+    }
+    return failed;
 }
 
 static int spare_open(void)
@@ -561,7 +583,7 @@ struct listener *listen_find(struct listen_set *set, const char *url, int fd)
     return set->foreign[set->n_foreign++] = l;
 }
 
-void listen_quench(struct listen_set *set)
+void listener_quench(const struct listener *l)
 {
     /* A packet is seen from its TCP header on: the flags are its byte 13, SYN among them is 2. */
     struct sock_filter steps[] = {
@@ -571,9 +593,27 @@ void listen_quench(struct listen_set *set)
         {BPF_RET | BPF_K, 0, 0, UINT32_MAX},
     };
     struct sock_fprog filter = {.len = countof(steps), .filter = steps};
+    (void)setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+}
+
+void listen_quench(struct listen_set *set)
+{
     for (unsigned i = 0; i < set->n; i++)
         if (set->items[i]->is_own && !set->items[i]->closed)
-            (void)setsockopt(set->items[i]->fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+            listener_quench(set->items[i]);
+}
+
+static bool is_quenched(const struct listener *l)
+{
+    socklen_t n = 0; /* of steps, when it returns */
+    return getsockopt(l->fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) == 0 && n > 0;
+}
+
+void listen_take_quenched(struct listen_set *set)
+{
+    for (unsigned i = 0; i < set->n; i++)
+        while (!set->items[i]->closed && is_quenched(set->items[i]) && accept_one(set->items[i]))
+            ;
 }
 
 static void remove_path(struct listener *l)

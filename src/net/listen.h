@@ -60,6 +60,7 @@ struct listen_set {
     struct listener *foreign[LISTENERS_MAX]; /* owned: texts of listeners of other processes, whose connections are here */
     unsigned n_foreign;
     struct listener hand;       /* connections come here from other processes; fd -1: none. Lent descriptor */
+    bool shares_port;           /* set while an address is opened that overlaps one of ours */
     bool tls;                   /* set before listen_open: clients speak TLS, so the URLs are https://… */
     int spare_fd;               /* given up to accept and refuse one connection when descriptors ran out */
     bool paused;
@@ -88,6 +89,11 @@ void listen_init(struct listen_set *set);
 /* Open what `spec` names (a host name may give several listeners) and append to the set. */
 WEIR_MUST_USE int listen_open(struct listen_set *set, const struct listen_spec *spec,
                               struct err *e);
+/* Another backlog, and another mode of files, for the sockets that were opened here. 0, or the negative errno of
+ * the first that refuses. */
+WEIR_MUST_USE int listen_change(struct listen_set *set, int backlog, unsigned mode);
+/* May other sockets of this user be opened for an address that overlaps this one? */
+void listener_share_port(const struct listener *l, bool on);
 /* Leader (or before the first turn): begin to accept. */
 WEIR_MUST_USE int listen_start(struct listen_set *set, struct loop *loop, struct err *e);
 void listen_pause(struct listen_set *set, bool paused);
@@ -102,6 +108,10 @@ struct listener *listen_find(struct listen_set *set, const char *url, int fd);
  * none gets lost: the first packets of new ones are dropped from now on, for all who share the sockets. Clients try
  * again after a second and are refused then, or find the next server. */
 void listen_quench(struct listen_set *set);
+/* The same for one, which others go on without; a Unix socket, whose file is gone, is only marked by it. */
+void listener_quench(const struct listener *l);
+/* Accept all that waits at such sockets: nobody else will. */
+void listen_take_quenched(struct listen_set *set);
 /* Accept all that waits, without asking `hold`. */
 void listen_take_all(struct listen_set *set);
 /* Close all sockets; Unix files made here are removed. The structs stay: open connections look at

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "net/tls.h"
 #include "proc/upgrade.h"
@@ -42,6 +43,7 @@ static int keep(struct sockets *s, const struct sockets *before, const struct so
         if (listen_open(&s->set, &spec, e))
             return -1;
         memcpy(s->set.items[n]->path, from->path, sizeof from->path);
+        s->set.items[n]->is_own = from->is_own;
     }
     return 0;
 }
@@ -62,6 +64,89 @@ static void pass_paths(struct sockets *before, struct sockets *now)
     }
 }
 
+/* ---- addresses that overlap ---- */
+
+/* As listeners write it; "": both families, or no address of TCP. */
+static const char *host_of(const struct conf *c, const struct conf_bind *b)
+{
+    if (b->kind != CONF_BIND_TCP)
+        return "";
+    if (*b->host && strcmp(b->host, "*") != 0)
+        return b->host;
+    return !c->ipv6 ? "0.0.0.0" : !c->ipv4 ? "::" : "";
+}
+
+static bool is_all(const char *host)
+{
+    return !*host || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+static bool is_v6(const char *host)
+{
+    return strchr(host, ':') != NULL;
+}
+
+static bool names(const struct conf *c, const char *text)
+{
+    for (unsigned i = 0; i < c->n_binds; i++)
+        if (strcmp(c->binds[i].text, text) == 0)
+            return true;
+    return false;
+}
+
+/* The same address, written in another way. */
+static const struct sockets_bind *find_same(const struct sockets *s, const struct conf *c,
+                                            const struct conf_bind *b)
+{
+    for (unsigned i = 0; s && b->kind == CONF_BIND_TCP && i < s->n_binds; i++) {
+        const struct sockets_bind *old = &s->binds[i];
+        const struct listener *l = s->set.items[old->first];
+        if (old->n == 1 && l->is_own && strcmp(l->host, host_of(c, b)) == 0 &&
+            strcmp(l->port, b->port) == 0 && !names(c, old->text))
+            return old;
+    }
+    return NULL;
+}
+
+/* The next listener from *at on that goes with this reload, and in whose way the new address is. */
+static const struct listener *overlapped(const struct sockets *s, unsigned *at, const struct conf *c,
+                                         const struct conf_bind *b)
+{
+    const char *host = host_of(c, b);
+    for (; s && b->kind == CONF_BIND_TCP && *at < s->n_binds; ++*at) {
+        const struct sockets_bind *old = &s->binds[*at];
+        const struct listener *l = s->set.items[old->first];
+        if (l->is_own && strcmp(l->port, b->port) == 0 && is_all(host) != is_all(l->host) &&
+            (!*host || is_v6(host) == is_v6(l->host)) && !names(c, old->text))
+            return l;
+    }
+    return NULL;
+}
+
+static int open_new(struct sockets *s, const struct conf *c, const struct conf_bind *b,
+                    const struct sockets *before, struct err *e)
+{
+    unsigned at = 0, first = s->set.n;
+    const struct listener *l = overlapped(before, &at, c, b);
+    if (!l)
+        return server_bind(&s->set, c, b, e);
+    if (!is_all(host_of(c, b)))
+        return err_set(e,
+                       "cannot listen on %s beside %s:%s, which is open until the reload is over; reload with "
+                       "another port first, or restart",
+                       b->text, l->host, l->port);
+    for (; l; at++, l = overlapped(before, &at, c, b))
+        listener_share_port(l, true);
+    s->set.shares_port = true;
+    int rc = server_bind(&s->set, c, b, e);
+    s->set.shares_port = false;
+    for (unsigned i = first; i < s->set.n; i++)
+        listener_share_port(s->set.items[i], false);
+    for (at = 0; (l = overlapped(before, &at, c, b)); at++)
+        listener_share_port(l, false);
+    return rc;
+}
+
 static int open_one(struct sockets *s, const struct conf *c, const struct conf_bind *b,
                     const struct sockets *before, const struct sockets *unused, struct err *e)
 {
@@ -72,12 +157,15 @@ static int open_one(struct sockets *s, const struct conf *c, const struct conf_b
     if (!bind->text)
         return err_set(e, "out of memory");
     s->n_binds++;
+    const struct sockets *from = before;
     const struct sockets_bind *old = find(before, b->text);
+    if (!old)
+        old = find_same(before, c, b);
     if (!old) {
-        before = unused;
-        old = find(before, b->text);
+        from = unused;
+        old = find(unused, b->text);
     }
-    int rc = old ? keep(s, before, old, e) : server_bind(&s->set, c, b, e);
+    int rc = old ? keep(s, from, old, e) : open_new(s, c, b, before, e);
     bind->kept = old;
     bind->n = s->set.n - bind->first;
     return rc;
@@ -199,8 +287,33 @@ void sockets_forget(struct sockets **s)
     sockets_close(s);
 }
 
+int sockets_settle(struct sockets *s, const struct conf *c)
+{
+    return listen_change(&s->set, (int)c->backlog, (unsigned)c->unix_socket_perms);
+}
+
+/* Nobody shall come to an address that `now` has not, behind the last look of the workers that had it. */
+static void quench_rest(const struct sockets *before, const struct sockets *now)
+{
+    for (unsigned i = 0; i < before->n_binds; i++) {
+        const struct sockets_bind *b = &before->binds[i];
+        bool kept = false;
+        for (unsigned k = 0; k < now->n_binds; k++)
+            kept |= now->binds[k].kept == b;
+        for (unsigned k = b->first; k < b->first + b->n && !kept; k++) {
+            struct listener *l = before->set.items[k];
+            if (l->owns_path)
+                unlink(l->path);
+            if (l->is_own || l->owns_path)
+                listener_quench(l);
+            l->owns_path = false;
+        }
+    }
+}
+
 void sockets_replace(struct sockets **before, struct sockets *now)
 {
+    quench_rest(*before, now);
     pass_paths(*before, now);
     sockets_close(before);
     *before = now;

@@ -5,6 +5,10 @@
  * A reload opens a second set. An address that both have keeps its socket, so no connection that
  * waits in its queue is lost. Then one of the two goes: sockets_replace or sockets_close.
  *
+ * One that overlaps: all addresses of a port can be opened beside one of them that goes, because the kernel gives
+ * connections to the more particular socket. The other way round the new one would take connections that nobody
+ * accepts before the reload is over, so that is refused with the cure.
+ *
  * Owner:   the supervisor; workers take copies of the descriptors (server_share_listeners) and give
  *          the inherited set back with sockets_forget.
  * Errors:  -1 and one sentence that names the address; nothing is open then.
@@ -54,6 +58,9 @@ WEIR_MUST_USE int sockets_hand_over(const struct sockets *s, struct upgrade *u);
  * addresses are kept too; it is closed either way. */
 WEIR_MUST_USE int sockets_open_next(struct sockets **next, const struct conf *c,
                                     const struct sockets *before, struct err *e);
+
+/* The new set is in use, with these settings: what an open socket can still be told. 0 or a negative errno. */
+WEIR_MUST_USE int sockets_settle(struct sockets *s, const struct conf *c);
 
 /* The new set is in use: close what only *before has, free it, and let it point to `now`. */
 void sockets_replace(struct sockets **before, struct sockets *now);

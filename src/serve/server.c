@@ -207,6 +207,8 @@ static void stop_begins(struct server *s, enum server_stop_how how)
     if (how == SERVER_DRAIN) { /* nobody else takes what waits at the door */
         listen_quench(&s->listeners);
         listen_take_all(&s->listeners);
+    } else if (how == SERVER_HANDOVER) { /* others do, but not at an address that a reload has given up */
+        listen_take_quenched(&s->listeners);
     }
     listen_close(&s->listeners);
     if (how != SERVER_NOW)

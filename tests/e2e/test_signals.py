@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -211,6 +212,75 @@ def test_a_reload_moves_to_other_addresses_and_keeps_those_that_stay(weir: Start
             assert c.get("/pid").status == 200
     assert not goes.exists()
     assert before.get("/pid").status == 200
+
+
+def test_a_reload_opens_all_addresses_of_a_port_beside_the_one_that_goes(weir: Starter, folder: Path) -> None:
+    port = free_port()
+    (folder / "weir.yaml").write_text(f"workers: 2\nbind: 127.0.0.1:{port}\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    before = server.client(address=("127.0.0.1", port))
+    assert before.get("/pid").status == 200
+    (folder / "weir.yaml").write_text(f"workers: 2\nbind: 0.0.0.0:{port}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    for host in ("127.0.0.2", "127.0.0.1"):
+        with server.client(address=(host, port)) as c:
+            assert c.get("/pid").status == 200
+    assert before.get("/pid").status == 200
+    # The same address, written in another way, is no other one.
+    (folder / "weir.yaml").write_text(f"workers: 2\nbind: http://0.0.0.0:{port}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded", count=2)
+    assert before.get("/pid").status == 200
+
+
+def test_a_reload_says_why_one_address_cannot_take_the_place_of_all(weir: Starter, folder: Path) -> None:
+    port = free_port()
+    (folder / "weir.yaml").write_text(f"bind: 0.0.0.0:{port}\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    (folder / "weir.yaml").write_text(f"bind: 127.0.0.1:{port}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log(f"not reloaded: cannot listen on 127.0.0.1:{port} beside 0.0.0.0:{port}, which is open until the "
+                    "reload is over; reload with another port first, or restart; all goes on as before")
+    with server.client(address=("127.0.0.1", port)) as c:
+        assert c.get("/pid").status == 200
+
+
+def test_a_reload_changes_the_backlog_and_the_mode_of_sockets(weir: Starter, folder: Path) -> None:
+    port, path = free_port(), folder / "a.sock"
+    text = f"bind: ['127.0.0.1:{port}', 'unix:{path}']\n"
+    (folder / "weir.yaml").write_text(text + "backlog: 7\nunix-socket-perms: 600\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+
+    def backlog() -> str:
+        shown = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+        return shown.split()[2]
+
+    inode = path.stat().st_ino
+    assert (backlog(), path.stat().st_mode & 0o777) == ("7", 0o600)
+    (folder / "weir.yaml").write_text(text + "backlog: 9\nunix-socket-perms: 666\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded")
+    wait_for(lambda: (backlog(), path.stat().st_mode & 0o777) == ("9", 0o666))
+    assert path.stat().st_ino == inode
+
+
+def test_connections_that_wait_at_an_address_that_goes_are_answered(weir: Starter, folder: Path) -> None:
+    goes, stays = free_port(), free_port()
+    (folder / "weir.yaml").write_text(f"threads: 1\nbind: ['127.0.0.1:{goes}', '127.0.0.1:{stays}']\n")
+    server = weir("procs:app", cwd=folder, bind=None)
+    (folder / "version").write_text("held")
+    (folder / "weir.yaml").write_text(f"threads: 1\nbind: 127.0.0.1:{stays}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloading")
+    os.kill(server.worker_pids()[0], signal.SIGSTOP)  # so that they wait
+    waiting = [server.client(address=("127.0.0.1", goes)) for _ in range(3)]
+    for c in waiting:
+        c.request("GET", "/version")
+    (folder / "go").touch()
+    server.wait_log("reloaded")
+    os.kill(server.worker_pids()[0], signal.SIGCONT)
+    assert all(c.response().status == 200 for c in waiting)
 
 
 def test_a_reload_to_an_address_that_cannot_be_opened_keeps_the_old_ones(weir: Starter, folder: Path) -> None:

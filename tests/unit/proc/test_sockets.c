@@ -106,6 +106,19 @@ static void an_address_that_stays_keeps_its_socket(void **state)
     conf_fini(&after);
 }
 
+static void what_stays_is_still_our_own(void **state)
+{
+    (void)state;
+    struct conf c;
+    configure(&c, "127.0.0.1:0", NULL);
+    struct sockets *s = open_or_fail(&c, NULL);
+    assert_true(s->set.items[0]->is_own);
+    sockets_replace(&s, open_or_fail(&c, s));
+    assert_true(s->set.items[0]->is_own); /* or nobody would close its door before the end */
+    sockets_close(&s);
+    conf_fini(&c);
+}
+
 static void a_reload_that_fails_leaves_everything(void **state)
 {
     (void)state;
@@ -208,6 +221,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_address_that_stays_keeps_its_socket),
+        cmocka_unit_test(what_stays_is_still_our_own),
         cmocka_unit_test(a_reload_that_fails_leaves_everything),
         cmocka_unit_test(the_file_belongs_to_the_set_in_use),
         cmocka_unit_test(a_reload_keeps_what_one_before_has_opened_in_vain),
