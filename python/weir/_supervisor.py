@@ -298,7 +298,21 @@ def work(supervisor: Supervisor, worker: Worker) -> int:
         # Threads are still inside the application: ending the interpreter under them is not safe.
         flush()
         os._exit(status)
+    tell_of_children(supervisor.log)
     return status
+
+
+def tell_of_children(log: Log) -> None:
+    """Python joins them at the end of this process, for as long as they run."""
+    process = sys.modules.get("multiprocessing.process")
+    if not process:
+        return
+    own = [c for c in process.active_children() if not c.daemon and getattr(c, "_parent_pid", 0) == os.getpid()]
+    if own:
+        log.warning(
+            "this worker has finished, but waits for processes of multiprocessing that it has started (%s); when its "
+            "grace is over it is killed, and they go on without it: start them with daemon=True, or end them in the "
+            "application", ", ".join(str(c.pid) for c in own))
 
 
 def template(supervisor: Supervisor) -> Worker:

@@ -487,3 +487,22 @@ def test_a_server_that_could_not_start_gives_everything_back(tmp_path: Path, pac
     assert lines[0].startswith("OSError RuntimeError "), done.stderr
     assert lines == lines[:1] * 3
     assert done.returncode == 0
+
+
+def test_a_worker_tells_of_the_processes_that_hold_its_end(weir: Starter, tmp_path: Path) -> None:
+    (tmp_path / "family.py").write_text(
+        "import multiprocessing, time\n"
+        "def app(environ, start):\n"
+        "    child = multiprocessing.Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n"
+        "    start('200 OK', [])\n"
+        "    return [b'%d' % child.pid]\n")
+    server = weir("family:app", cwd=tmp_path, workers=1, grace="500ms")
+    server.expected_status = (0, 1)
+    child = int(server.get("/").text)
+    try:
+        server.kill(signal.SIGTERM)
+        server.wait_log(f"waits for processes of multiprocessing that it has started ({child})")
+        server.wait_end()
+    finally:
+        os.kill(child, signal.SIGKILL)
