@@ -54,6 +54,14 @@
  * too, but those that will sleep leave it at once, and those that compute would get there one by
  * one anyhow.
  *
+ * THE RESERVED LANE is one place outside `busy`, for a job that carries `reserved` when there is no
+ * other place, and never for another: its thread (ROLE_LANE) takes reserved jobs alone, and is neither
+ * leader nor runner meanwhile. So with the lane one thread more may exist, and there is still one left
+ * to lead. Whoever finds no place (`skipped` is set first: a thread that is made releases the mutex)
+ * moves the reserved jobs of ready to its front and, when the lane is free, finds a thread for it; who
+ * ends a job in the lane takes the next one. `unsorted` says that there may be reserved jobs
+ * elsewhere on ready than at its front. A job that is pushed costs the look at its flag and no more.
+ *
  * Lock order: the application's lock, then the mutex. No callback is called with the mutex held.
  */
 #include "serve/lead.h"
@@ -106,6 +114,7 @@ enum role {
     ROLE_LEAD,  /* claim the loop, if it is still vacant */
     ROLE_START, /* has a place: run one waiting job */
     ROLE_RUN,   /* has a place: be the runner */
+    ROLE_LANE,  /* has the lane: run reserved jobs */
 };
 
 enum notice {
@@ -133,6 +142,7 @@ struct lead {
     _Atomic int64_t batch_ns;     /* when the head of the batch was pushed; 0 = no batch */
     struct list batch;            /* to be run inline now */
     struct list fresh;            /* pushed since the queue was last looked at */
+    bool reserved;                /* a reserved job may be on batch or fresh */
     struct lead_ops ops;
     void *ctx;
     struct lead_config config; /* zeros replaced */
@@ -150,11 +160,14 @@ struct lead {
     _Atomic unsigned starters;     /* places among them whose thread has not taken its job yet */
     unsigned launch;               /* starters among them that have no thread yet */
     unsigned takers;               /* threads on their way to claim the loop */
-    unsigned threads;              /* that exist and stay, <= places_max + 1 */
+    unsigned threads;              /* that exist and stay, <= places_max + 1, and 1 with the lane */
     unsigned ending;               /* threads that will do nothing more but end */
     unsigned named;                /* threads ever made */
     bool skipped;                  /* the queue found no place free */
     bool kick;                     /* ops->wake is owed; lead_unlock pays */
+    bool unsorted;                 /* reserved jobs on ready may stand behind others */
+    bool lane_taken;               /* a reserved job is inside beyond the places, or about to be */
+    uint64_t lane_runs;            /* for lead_stats */
     _Atomic bool contended;        /* a runner works on the queue, not the leader */
     bool started;                  /* lead_start was called */
     bool monitor_alive;            /* its thread has not ended */
@@ -298,6 +311,10 @@ static void thread_name(const char *name)
 /* The leader, or after VACANT the holder of the mutex: all jobs that wait go to ready. */
 static void queue_join_locked(struct lead *l)
 {
+    bool to_front = !list_empty(&l->batch) && !list_empty(&l->ready);
+    if (l->reserved || (to_front && job_of(l->ready.next)->reserved))
+        l->unsorted = true;
+    l->reserved = false;
     list_join(l->ready.next, &l->batch);
     list_join(&l->ready, &l->fresh);
     count(l->ready_n, (int)count_of(&l->lead_n));
@@ -317,8 +334,35 @@ static struct lead_job *queue_pop_locked(struct lead *l)
 
 static void queue_put_back_locked(struct lead *l, struct lead_job *job)
 {
+    l->unsorted = true;
     list_add_first(&l->ready, &job->node);
     count(l->ready_n, 1);
+}
+
+/* Reserved jobs of ready go to its front, in their order. */
+static void queue_sort_locked(struct lead *l)
+{
+    if (!l->unsorted)
+        return;
+    l->unsorted = false;
+    struct list reserved;
+    list_init(&reserved);
+    for (struct list *i = l->ready.next, *next; i != &l->ready; i = next) {
+        next = i->next;
+        if (!job_of(i)->reserved)
+            continue;
+        list_del(i);
+        list_add(&reserved, i);
+    }
+    list_join(l->ready.next, &reserved);
+}
+
+/* The first job of ready, if it is reserved. */
+static struct lead_job *queue_pop_reserved_locked(struct lead *l)
+{
+    queue_sort_locked(l);
+    bool is = !list_empty(&l->ready) && job_of(l->ready.next)->reserved;
+    return is ? queue_pop_locked(l) : NULL;
 }
 
 /* Jobs that wait and that no starter will take. */
@@ -460,7 +504,7 @@ static bool thread_wake_locked(struct lead *l, enum role role)
 /* Give `role` to a new thread. Releases the mutex meanwhile: look at everything again after it. */
 static bool thread_make_locked(struct lead *l, enum role role)
 {
-    if (l->threads > l->config.places_max || stopping(l))
+    if (l->threads > l->config.places_max + l->config.reserved_lane || stopping(l))
         return false;
     if (l->create_after_ns && clock_mono_ns() < l->create_after_ns)
         return false;
@@ -515,6 +559,9 @@ static void thread_failed_locked(struct lead *l, struct thread *t)
         runner_end_locked(l);
         place_give_back_locked(l, 1);
         break;
+    case ROLE_LANE:
+        l->lane_taken = false;
+        break;
     }
     l->kick = true;
 }
@@ -559,17 +606,51 @@ static WEIR_COLD bool notice_look(struct lead *l)
     return stopping(l);
 }
 
+/* ---- no place ---- */
+
+/* This thread has the lane: run reserved jobs, while there are any. */
+static void lane_use_locked(struct lead *l, struct thread *t)
+{
+    for (struct lead_job *job; (job = queue_pop_reserved_locked(l)) != NULL;) {
+        lead_unlock(l);
+        l->ops.enter(l->ctx, t->local);
+        l->ops.run(l->ctx, t->local, job);
+        l->ops.leave(l->ctx, t->local);
+        l->ops.done_away(l->ctx, job);
+        lead_lock(l);
+        l->away_runs++;
+        l->lane_runs++;
+    }
+    l->lane_taken = false;
+}
+
+/* Jobs wait and all places are taken: who gives one back will look (`skipped`). A reserved job need
+ * not wait for that. May release the mutex. */
+static void house_full_locked(struct lead *l)
+{
+    l->skipped = true;
+    monitor_wake_locked(l);
+    if (!l->config.reserved_lane)
+        return;
+    queue_sort_locked(l);
+    if (l->lane_taken || list_empty(&l->ready) || !job_of(l->ready.next)->reserved)
+        return;
+    l->lane_taken = true;
+    if (!thread_wake_locked(l, ROLE_LANE) && !thread_make_locked(l, ROLE_LANE))
+        l->lane_taken = false;
+}
+
 /* ---- the runner of the contended mode ---- */
 
-/* Somebody cares for the queue from now on: a runner, or `skipped`. False: no thread for it. */
+/* Somebody cares for the queue from now on: a runner, or `skipped`. False: no thread for it. May
+ * release the mutex. */
 static bool runner_appoint_locked(struct lead *l)
 {
     uint64_t r = atomic_load(&l->runner);
     if (state_of(r) != STATE_VACANT)
         return true;
     if (!place_take(l)) {
-        l->skipped = true;
-        monitor_wake_locked(l);
+        house_full_locked(l);
         return true;
     }
     atomic_store(&l->runner, word_next(r, STATE_LOCK));
@@ -716,8 +797,7 @@ static bool batch_take_locked(struct lead *l)
     if (n == 0 || stopping(l))
         return false;
     if (!place_take(l)) {
-        l->skipped = true;
-        monitor_wake_locked(l);
+        house_full_locked(l);
         return false;
     }
     l->skipped = false;
@@ -818,6 +898,9 @@ static void thread_work_locked(struct lead *l, struct thread *t)
             break;
         case ROLE_RUN:
             runner_run_locked(l, t, false);
+            break;
+        case ROLE_LANE:
+            lane_use_locked(l, t);
             break;
         }
         if (stopping(l))
@@ -1017,6 +1100,7 @@ int lead_new(struct lead **out, const struct lead_config *config, const struct l
     memset(l, 0, sizeof *l);
     l->config = *config;
     struct lead_config *c = &l->config;
+    c->reserved_lane = c->reserved_lane && c->places_max > 1;
     c->tick_us = c->tick_us == 0 ? TICK_US : c->tick_us < TICK_US_MAX ? c->tick_us : TICK_US_MAX;
     c->idle_ms = c->idle_ms ? c->idle_ms : IDLE_MS;
     c->batch = c->batch ? c->batch : BATCH;
@@ -1084,6 +1168,8 @@ void lead_push(struct lead *l, struct lead_job *job)
                          ? clock_mono_ns() /* nobody keeps now_ns up to date */
                          : atomic_load_explicit(&l->now_ns, memory_order_relaxed);
     list_add(&l->fresh, &job->node);
+    if (WEIR_UNLIKELY(job->reserved))
+        l->reserved = true;
     count(&l->lead_n, 1);
 }
 
@@ -1092,6 +1178,8 @@ void lead_push_next(struct lead *l, struct lead_job *job)
     must(list_empty(&job->node));
     job->pushed_ns = atomic_load_explicit(&l->now_ns, memory_order_relaxed);
     list_add(l->batch.next, &job->node); /* before the first */
+    if (WEIR_UNLIKELY(job->reserved))
+        l->reserved = true;
     count(&l->lead_n, 1);
 }
 
@@ -1132,7 +1220,7 @@ unsigned lead_join(struct lead *l, int timeout_ms)
         if (rc == ETIMEDOUT)
             break;
     }
-    unsigned left = count_of(l->busy);
+    unsigned left = count_of(l->busy) + l->lane_taken;
     if (left == 0)
         left = l->threads + l->ending > 0 || l->monitor_alive;
     struct thread *last = left ? NULL : l->dead;
@@ -1173,6 +1261,8 @@ void lead_stats(struct lead *l, struct lead_stats *out)
     lead_lock(l);
     out->threads = l->threads + l->ending;
     out->busy = count_of(l->busy);
+    out->reserved = l->lane_taken;
+    out->lane_runs = l->lane_runs;
     out->waiting = count_of(l->ready_n) + count_of(&l->lead_n);
     out->inline_runs = atomic_load_explicit(&l->inline_runs, memory_order_relaxed);
     out->away_runs = l->away_runs;

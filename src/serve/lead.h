@@ -7,6 +7,10 @@
  * still the same one, it deposes the leader; another thread takes the loop and the rest of the ready queue,
  * and the deposed thread ends its job as a plain application thread.
  *
+ * The reserved lane: where all places are taken, one job that carries `reserved` may be inside the application
+ * besides, in a thread of its own, and the others wait ahead of those that do not carry it. Where a place is free
+ * all jobs are equal.
+ *
  * Threads: each function says who may call it. "Leader" means: inside ops->turn or ops->done_leading.
  * Owner:   jobs belong to the caller; between lead_push and the done callback lead only links them.
  * Source:  docs/decisions/0002; the idea is the Go scheduler's hand-off of a P in a system call.
@@ -28,6 +32,7 @@ struct lead;
 struct lead_job {
     struct list node;  /* on the ready queue while waiting; private to lead */
     int64_t pushed_ns; /* monotonic time of lead_push, to a tick; private to lead */
+    bool reserved;     /* may use the reserved lane; the caller's, not changed while it waits */
 };
 
 struct lead_ops {
@@ -60,6 +65,9 @@ struct lead_config {
     unsigned batch;      /* most jobs run inline between two turns; 0 = 16 */
     unsigned stack_bytes;/* 0 = the system's default */
     bool monitor_off;    /* for instruction counting only: nobody is ever deposed */
+    /* One place and one thread more, for jobs that carry `reserved`. Nothing with places_max == 1: that may be an
+     * application that is not thread-safe. */
+    bool reserved_lane;
     /* Where others can see the places taken and the jobs that wait for one; lent until lead_free, written by
      * lead alone, set to 0 by lead_new. NULL: nobody looks. */
     _Atomic uint32_t *busy, *waiting;
@@ -68,12 +76,14 @@ struct lead_config {
 struct lead_stats {
     unsigned threads;     /* that exist */
     unsigned busy;        /* places taken: inside the application or about to be */
+    unsigned reserved;    /* 1: the reserved lane is taken; not part of busy */
     unsigned waiting;     /* jobs in the ready queue */
     uint64_t inline_runs; /* jobs run by the leader to their end */
     uint64_t away_runs;   /* jobs that ended outside leadership */
     uint64_t deposed;     /* during a run */
     uint64_t deposed_gil; /* while waiting for the application's lock */
     uint64_t burst;       /* jobs started by a burst */
+    uint64_t lane_runs;   /* jobs that ran in the reserved lane; they count as away_runs, too */
     bool contended;       /* the queue is being run by a runner instead of inline */
     int64_t oldest_ns;    /* monotonic time the head of the queue was pushed; 0 = empty */
 };

@@ -97,6 +97,7 @@ struct fake {
     bool use_app_lock;       /* else enter and leave do nothing */
     atomic_int leaders;      /* threads in turn or done_leading: 0 or 1 */
     atomic_uint inside;      /* jobs in ops->run */
+    atomic_uint common;      /* those of them that are not reserved */
     atomic_uint inside_most; /* the most at once */
     atomic_uint order;       /* jobs started */
     atomic_uint turns;       /* calls of turn */
@@ -227,7 +228,9 @@ static inline void fake_run(void *ctx, void *local, struct lead_job *job)
     must(local == f);
     must(j->cancelled != 1);
     unsigned inside = atomic_fetch_add(&f->inside, 1) + 1;
-    must(inside <= f->config.places_max);
+    must(inside <= f->config.places_max + (f->config.reserved_lane && f->config.places_max > 1));
+    if (!job->reserved)
+        must(atomic_fetch_add(&f->common, 1) < f->config.places_max);
     for (unsigned most = atomic_load(&f->inside_most);
          most < inside && !atomic_compare_exchange_weak(&f->inside_most, &most, inside);)
         ;
@@ -236,6 +239,8 @@ static inline void fake_run(void *ctx, void *local, struct lead_job *job)
     j->fake = f;
     if (j->body)
         j->body(j);
+    if (!job->reserved)
+        atomic_fetch_sub(&f->common, 1);
     atomic_fetch_sub(&f->inside, 1);
 }
 

@@ -4,7 +4,8 @@
  * Connections, owned by the leader, have at most one job outstanding, and each answer must be the
  * one of its last request. Jobs return at once, compute, sleep without the application's lock or
  * with it; strangers take that lock too; the leader cancels at random, threads fail to start at
- * random, and lead is stopped at a random moment or after all was answered. Held at the end of each
+ * random, and lead is stopped at a random moment or after all was answered. Some jobs may use the
+ * reserved lane, if there is one. Held at the end of each
  * round: pushed = answered + taken back + never started; nothing ran twice; all places and threads
  * are back.
  */
@@ -34,6 +35,7 @@ struct model {
     unsigned cancel_1_in;             /* turns; 0 = never */
     unsigned next_1_in;               /* an answer pushes the next request at once; 0 = never */
     unsigned push_most;               /* new requests a turn */
+    unsigned reserved_1_in;           /* requests that are reserved; 0 = none */
     atomic_bool feed;                 /* new requests are made */
     uint64_t pushed, answered, taken; /* the leader's */
     atomic_uint out;                  /* pushed - answered - taken */
@@ -103,6 +105,7 @@ static void push(struct model *m, struct conn *c)
             : c->kind == KIND_SLEEP ? 1 + pick(&m->random, m->sleep_us_max)
                                     : 1 + pick(&m->random, m->hog_us_max);
     c->request++;
+    c->job.job.reserved = m->reserved_1_in && pick(&m->random, m->reserved_1_in) == 0;
     c->answer = 0;
     c->out = true;
     m->pushed++;
@@ -160,11 +163,12 @@ static void *stranger(void *arg)
 }
 
 static uint64_t total_answered, total_taken, total_left, total_deposed, total_gil, total_burst,
-    total_away, total_rounds, total_stopped_busy;
+    total_away, total_lane, total_rounds, total_stopped_busy;
 
 static void check_idle(struct lead *l)
 {
     lead_lock(l);
+    must(!l->lane_taken);
     must(count_of(l->busy) == 0 && count_of(&l->starters) == 0 && l->launch == 0);
     must(list_empty(&l->ready) && count_of(l->ready_n) == 0 && count_of(&l->lead_n) == 0);
     must(state_of(atomic_load(&l->runner)) == STATE_VACANT);
@@ -174,7 +178,7 @@ static void check_idle(struct lead *l)
 static bool places_back(struct model *m)
 {
     struct lead_stats s = fake_stats(&m->fake);
-    return s.busy == 0 && s.waiting == 0;
+    return s.busy == 0 && s.reserved == 0 && s.waiting == 0;
 }
 
 static void round_run(uint64_t *random)
@@ -205,6 +209,8 @@ static void round_run(uint64_t *random)
     m->cancel_1_in = pick(random, 2) ? 1 + pick(random, 10) : 0;
     m->next_1_in = pick(random, 2) ? 1 + pick(random, 3) : 0;
     m->push_most = 1 + pick(random, m->conns_n);
+    m->reserved_1_in = pick(random, 3) ? 1 + pick(random, 10) : 0;
+    config.reserved_lane = pick(random, 3) != 0;
     fake_init(&m->fake, &config);
     m->fake.arg = m;
     m->fake.on_turn = on_turn;
@@ -267,7 +273,8 @@ static void round_run(uint64_t *random)
     must(left == s.waiting && left == atomic_load(&m->out));
     must(m->pushed == m->answered + m->taken + left);
     must(s.inline_runs + s.away_runs == m->answered);
-    must(s.busy == 0 && s.threads == 0);
+    must(s.busy == 0 && s.reserved == 0 && s.threads == 0);
+    must(s.lane_runs == 0 || (config.reserved_lane && config.places_max > 1));
     total_rounds++;
     total_answered += m->answered;
     total_taken += m->taken;
@@ -276,6 +283,7 @@ static void round_run(uint64_t *random)
     total_gil += s.deposed_gil;
     total_burst += s.burst;
     total_away += s.away_runs;
+    total_lane += s.lane_runs;
     fake_fini(&m->fake);
 }
 
@@ -289,12 +297,12 @@ int main(int argc, char **argv)
         round_run(&random);
     while (clock_mono_ns() < end);
     printf("seed %llu: %llu rounds, %llu answered, %llu away, %llu taken back, %llu never started, "
-           "%llu deposed, %llu in the lock, %llu by burst, %llu stopped busy, %u creates failed\n",
+           "%llu deposed, %llu in the lock, %llu by burst, %llu in the lane, %llu stopped busy, %u creates failed\n",
            (unsigned long long)seed, (unsigned long long)total_rounds,
            (unsigned long long)total_answered, (unsigned long long)total_away,
            (unsigned long long)total_taken, (unsigned long long)total_left,
            (unsigned long long)total_deposed, (unsigned long long)total_gil,
-           (unsigned long long)total_burst, (unsigned long long)total_stopped_busy,
+           (unsigned long long)total_burst, (unsigned long long)total_lane, (unsigned long long)total_stopped_busy,
            atomic_load(&fake_create_failed));
     return 0;
 }

@@ -176,6 +176,215 @@ static void leader_turns_while_all_places_are_taken(void **state)
     free(slow);
 }
 
+/* Leader: take back the job that the test put into f->arg. */
+static void cancel_in_turn(struct fake *f)
+{
+    struct fake_job *j = f->arg;
+    if (j->cancelled == 0 && (!list_empty(&j->job.node) || atomic_load(&j->started)))
+        j->cancelled = lead_cancel(f->lead, &j->job) ? 1 : -1;
+}
+
+/* All places are behind a gate. */
+struct full {
+    struct fake f;
+    struct fake_gate gate;
+    struct fake_job *slow;
+};
+
+static void full_begin(struct full *h, unsigned places, bool lane)
+{
+    struct lead_config c = {.places_min = 1, .places_max = places, .reserved_lane = lane};
+    fake_init(&h->f, &c);
+    fake_start(&h->f);
+    fake_gate_init(&h->gate);
+    h->slow = jobs_new(places, fake_body_gate, &h->gate);
+    fake_send_all(&h->f, h->slow, places);
+    fake_until(atomic_load(&h->f.inside) == places);
+}
+
+static void full_end(struct full *h)
+{
+    unsigned places = h->f.config.places_max;
+    fake_gate_open(&h->gate);
+    until_finished(h->slow, places);
+    fake_until(fake_stats(&h->f).busy == 0 && fake_stats(&h->f).waiting == 0);
+    fake_until(fake_stats(&h->f).reserved == 0);
+    assert_true(fake_stats(&h->f).threads <= places + 1 + h->f.config.reserved_lane);
+    fake_fini(&h->f);
+    assert_ran_once(h->slow, places);
+    fake_gate_fini(&h->gate);
+    free(h->slow);
+}
+
+static void reserved_job_starts_though_all_places_are_taken(void **state)
+{
+    (void)state;
+    static const unsigned places[] = {2, 3, 16};
+    for (size_t p = 0; p < countof(places); p++) {
+        struct full h;
+        full_begin(&h, places[p], true);
+        struct fake_job common[2], reserved;
+        for (unsigned i = 0; i < 2; i++)
+            fake_job_init(&common[i], NULL, NULL);
+        fake_job_init(&reserved, NULL, NULL);
+        reserved.job.reserved = true;
+        fake_send_all(&h.f, common, 2);
+        fake_until(fake_stats(&h.f).waiting == 2);
+        for (unsigned i = 0; i < 3; i++) { /* with a new thread, and with the same again */
+            atomic_store(&reserved.finished, false);
+            fake_send(&h.f, &reserved);
+            fake_until(atomic_load(&reserved.finished));
+        }
+        assert_int_equal(fake_stats(&h.f).lane_runs, 3);
+        assert_int_equal(fake_stats(&h.f).waiting, 2);
+        assert_int_equal(fake_stats(&h.f).busy, places[p]);
+        assert_int_equal(atomic_load(&common[0].started) + atomic_load(&common[1].started), 0);
+        full_end(&h);
+        assert_ran_once(common, 2);
+    }
+}
+
+static void second_reserved_job_waits_ahead_of_the_others(void **state)
+{
+    (void)state;
+    struct full h;
+    struct fake_gate lane;
+    fake_gate_init(&lane);
+    full_begin(&h, 3, true);
+    struct fake_job *j = jobs_new(6, NULL, NULL);
+    for (unsigned i = 1; i < 6; i += 2) /* common and reserved by turns */
+        j[i].job.reserved = true;
+    fake_job_init(&j[1], fake_body_gate, &lane);
+    j[1].job.reserved = true;
+    fake_send_all(&h.f, j, 6);
+    fake_until(atomic_load(&j[1].started));
+    assert_int_equal(atomic_load(&h.f.inside), 4);
+    assert_int_equal(fake_stats(&h.f).reserved, 1);
+    /* The loop goes on, though places and lane are taken. */
+    for (int i = 0; i < 10; i++) {
+        unsigned turns = atomic_load(&h.f.turns);
+        fake_wake(&h.f);
+        fake_until(atomic_load(&h.f.turns) > turns);
+    }
+    assert_int_equal(fake_stats(&h.f).waiting, 5);
+    fake_gate_open(&lane);
+    fake_until(atomic_load(&j[3].finished) && atomic_load(&j[5].finished));
+    assert_int_equal(j[3].order, 5);
+    assert_int_equal(j[5].order, 6);
+    assert_int_equal(fake_stats(&h.f).waiting, 3);
+    full_end(&h);
+    assert_ran_once(j, 6);
+    fake_gate_fini(&lane);
+    free(j);
+}
+
+static void common_jobs_use_a_free_place_beside_the_lane(void **state)
+{
+    (void)state;
+    struct full h;
+    struct fake_gate lane;
+    fake_gate_init(&lane);
+    full_begin(&h, 2, true);
+    struct fake_job reserved, common;
+    fake_job_init(&reserved, fake_body_gate, &lane);
+    reserved.job.reserved = true;
+    fake_send(&h.f, &reserved);
+    fake_until(atomic_load(&reserved.started));
+    fake_gate_open(&h.gate);
+    until_finished(h.slow, 2);
+    fake_job_init(&common, NULL, NULL);
+    fake_send(&h.f, &common);
+    fake_until(atomic_load(&common.finished));
+    assert_false(atomic_load(&reserved.finished));
+    fake_gate_open(&lane);
+    fake_until(atomic_load(&reserved.finished));
+    full_end(&h);
+    fake_gate_fini(&lane);
+}
+
+static void lane_is_nothing_with_one_place_or_when_off(void **state)
+{
+    (void)state;
+    for (unsigned places = 1; places <= 2; places++) {
+        struct full h;
+        full_begin(&h, places, places == 1);
+        struct fake_job j[2]; /* the common one first: it is not overtaken */
+        fake_job_init(&j[0], NULL, NULL);
+        fake_job_init(&j[1], NULL, NULL);
+        j[1].job.reserved = true;
+        fake_send_all(&h.f, j, 2);
+        fake_until(fake_stats(&h.f).waiting == 2);
+        for (int i = 0; i < 10; i++) {
+            unsigned turns = atomic_load(&h.f.turns);
+            fake_wake(&h.f);
+            fake_until(atomic_load(&h.f.turns) > turns);
+        }
+        assert_int_equal(atomic_load(&h.f.inside), places);
+        assert_int_equal(fake_stats(&h.f).lane_runs + fake_stats(&h.f).reserved, 0);
+        fake_gate_open(&h.gate);
+        until_finished(j, 2);
+        assert_true(places > 1 || j[0].order < j[1].order);
+        full_end(&h);
+        assert_ran_once(j, 2);
+    }
+}
+
+static void reserved_job_waits_for_a_place_when_its_thread_fails(void **state)
+{
+    (void)state;
+    atomic_int *fails[] = {&fake_create_fails_role, &fake_start_fails_role};
+    for (size_t i = 0; i < countof(fails); i++) {
+        struct full h;
+        atomic_store(fails[i], ROLE_LANE);
+        full_begin(&h, 2, true);
+        struct fake_job *j = jobs_new(4, NULL, NULL);
+        j[3].job.reserved = true;
+        fake_send_all(&h.f, j, 4);
+        fake_until(fake_stats(&h.f).waiting == 4 && fake_stats(&h.f).reserved == 0);
+        fake_gate_open(&h.gate);
+        until_finished(j, 4);
+        full_end(&h);
+        atomic_store(fails[i], ROLE_NONE);
+        assert_ran_once(j, 4);
+        free(j);
+    }
+}
+
+static void reserved_jobs_can_be_taken_back_and_the_lane_stops(void **state)
+{
+    (void)state;
+    struct full h;
+    struct fake_gate lane;
+    fake_gate_init(&lane);
+    full_begin(&h, 2, true);
+    struct fake_job inside, gone, last;
+    fake_job_init(&inside, fake_body_gate, &lane);
+    fake_job_init(&gone, NULL, NULL);
+    fake_job_init(&last, NULL, NULL);
+    inside.job.reserved = gone.job.reserved = last.job.reserved = true;
+    fake_send(&h.f, &inside);
+    fake_until(atomic_load(&inside.started));
+    pthread_mutex_lock(&h.f.mutex);
+    h.f.arg = &gone;
+    h.f.on_turn = cancel_in_turn;
+    pthread_mutex_unlock(&h.f.mutex);
+    fake_send(&h.f, &gone);
+    fake_send(&h.f, &last);
+    fake_until(fake_stats(&h.f).waiting == 1); /* `last`, once `gone` is taken back */
+    lead_stop(h.f.lead);
+    fake_until(lead_join(h.f.lead, 1) == 3);
+    fake_gate_open(&lane);
+    fake_gate_open(&h.gate);
+    assert_int_equal(lead_join(h.f.lead, 60000), 0);
+    fake_fini(&h.f);
+    assert_int_equal(gone.cancelled, 1);
+    assert_int_equal(atomic_load(&gone.started) + atomic_load(&last.started), 0);
+    assert_int_equal(inside.answered, 1);
+    fake_gate_fini(&lane);
+    fake_gate_fini(&h.gate);
+    free(h.slow);
+}
+
 static void fast_jobs_return_to_the_leader_after_a_full_house(void **state)
 {
     (void)state;
@@ -424,14 +633,6 @@ static void runner_that_blocks_is_replaced(void **state)
     assert_ran_once(j, N);
     fake_gate_fini(&gate);
     free(j);
-}
-
-/* Leader: take back the job that the test put into f->arg. */
-static void cancel_in_turn(struct fake *f)
-{
-    struct fake_job *j = f->arg;
-    if (j->cancelled == 0 && (!list_empty(&j->job.node) || atomic_load(&j->started)))
-        j->cancelled = lead_cancel(f->lead, &j->job) ? 1 : -1;
 }
 
 static void cancelled_job_never_starts(void **state)
@@ -783,6 +984,12 @@ int main(void)
         cmocka_unit_test(places_are_never_exceeded_and_all_used),
         cmocka_unit_test(leader_turns_while_all_places_are_taken),
         cmocka_unit_test(fast_jobs_return_to_the_leader_after_a_full_house),
+        cmocka_unit_test(reserved_job_starts_though_all_places_are_taken),
+        cmocka_unit_test(second_reserved_job_waits_ahead_of_the_others),
+        cmocka_unit_test(common_jobs_use_a_free_place_beside_the_lane),
+        cmocka_unit_test(lane_is_nothing_with_one_place_or_when_off),
+        cmocka_unit_test(reserved_job_waits_for_a_place_when_its_thread_fails),
+        cmocka_unit_test(reserved_jobs_can_be_taken_back_and_the_lane_stops),
         cmocka_unit_test(burst_starts_two_thousand_blocked_jobs_at_once),
         cmocka_unit_test(burst_survives_threads_that_cannot_be_made),
         cmocka_unit_test(jobs_start_when_starters_cannot_be_made),
