@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -690,6 +691,101 @@ static void operations_stay_cheap_with_ten_thousand_waiting(void **state)
     }
 }
 
+/* ---- a process that is killed at any instruction ---- */
+
+enum { STEP_TICKETS = 140 }; /* of two chunks and some */
+
+/* The child's life: all that a worker does, over and over. */
+static void life(struct bench *b, uint32_t running)
+{
+    struct gate_owner self = {2, 1};
+    struct gate_wakes wakes;
+    for (uint64_t i = 0;; i++) {
+        gates_leave(b->g, running, true, 0, &wakes);
+        for (unsigned k = 0; k < 60; k++) { /* takes a chunk, now and then */
+            struct gate_ask ask = ask_of(b, 2, mix(i + k) % 7, i);
+            ask.limits.concurrency += k % 2;
+            (void)!gates_enter(b->g, &ask, 0, &b->answer);
+            if (b->answer.ticket != GATE_NONE && k % 3)
+                gates_leave(b->g, b->answer.ticket, true, 0, &wakes);
+            else if (b->answer.ticket != GATE_NONE)
+                running = b->answer.ticket;
+        }
+        uint64_t cookies[3];
+        (void)gates_take_granted(b->g, self, cookies, 3);
+    }
+}
+
+/* Let the child take so many steps, and kill it; false: the system does not allow that. */
+static bool step_and_kill(struct bench *b, uint32_t running, uint64_t steps)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(1);
+        raise(SIGSTOP);
+        life(b, running);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    bool may = WIFSTOPPED(status);
+    for (uint64_t i = 0; i < steps && may; i++)
+        may = ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid &&
+              WIFSTOPPED(status);
+    if (!WIFEXITED(status)) {
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+    }
+    return may;
+}
+
+static void process_may_die_at_any_instruction(void **state)
+{
+    (void)state;
+    enum { DEATHS = 60, STEPS = 4000 };
+    uint64_t repairs = 0;
+    for (uint64_t n = 0; n < DEATHS; n++) {
+        struct bench b = bench_new(3, STEP_TICKETS);
+        uint32_t running = 0;
+        for (uint32_t i = 0; i < STEP_TICKETS; i++) {
+            struct gate_ask ask = ask_of(&b, 1 + i % 2, i % 11, i);
+            ask.deadline_ns = (int64_t)(mix(i) % 50); /* some more than once */
+            (void)!gates_enter(b.g, &ask, 0, &b.answer);
+            running = i == 1 ? b.answer.ticket : running;
+        }
+        if (!step_and_kill(&b, running, mix(n) % STEPS)) {
+            gates_free(&b.g);
+            skip(); /* no ptrace here */
+        }
+        gates_sweep(b.g, (struct gate_owner){2, 1}, 0, &b.wakes);
+        check_route(b.g, b.route);
+        struct route *r = &b.g->routes[b.route];
+        repairs += r->repairs;
+        assert_true(r->running == r->concurrency && r->waiting + r->running == r->used);
+        assert_int_equal(r->used, STEP_TICKETS / 2);
+        /* Every one that is left has its turn, once. */
+        bool seen[STEP_TICKETS] = {false};
+        seen[0] = true; /* entered at once … */
+        seen[2] = true; /* … this one, too */
+        for (unsigned left = STEP_TICKETS / 2; left > 0; left--) {
+            uint64_t cookies[STEP_TICKETS];
+            unsigned got =
+                gates_take_granted(b.g, (struct gate_owner){1, 1}, cookies, STEP_TICKETS);
+            for (unsigned i = 0; i < got; i++) {
+                assert_false(seen[cookies[i]]);
+                seen[cookies[i]] = true;
+            }
+            leave(&b, held(&b), 0);
+        }
+        for (unsigned i = 0; i < STEP_TICKETS; i += 2)
+            assert_true(seen[i]);
+        assert_int_equal(r->used, 0);
+        bench_free(&b);
+    }
+    print_message("# %d deaths, %llu of them with the lock\n", DEATHS, (unsigned long long)repairs);
+    assert_true(repairs > 0);
+}
+
 /* ---- processes with threads, of which some are killed ---- */
 
 enum { PROCESSES = 4, THREADS = 16, ROUTES = 3, CONCURRENCY = 5 };
@@ -930,6 +1026,7 @@ int main(void)
         cmocka_unit_test(dead_holder_leaves_a_route_that_is_rebuilt),
         cmocka_unit_test(grant_whose_waker_died_is_told_again_by_the_sweep),
         cmocka_unit_test(operations_stay_cheap_with_ten_thousand_waiting),
+        cmocka_unit_test(process_may_die_at_any_instruction),
         cmocka_unit_test(processes_never_hold_more_tokens_than_there_are),
         cmocka_unit_test(killed_processes_lose_no_token),
     };
