@@ -747,6 +747,11 @@ static enum gate_verdict wait_in_queue(struct gates *g, struct route *r, const s
     }
     uint32_t at = flow_find(g, r, ask->flow);
     const struct flow *f = &g->flow[at];
+    if (ask->shares && at &&
+        size_of(g, f->root) / GATE_SHARE >= ask->limits.queue_size - r->waiting) {
+        r->full++;
+        return GATE_FULL;
+    }
     uint32_t rank = at ? tree_rank(g, f, ask->deadline_ns, UINT64_MAX) : 0;
     uint32_t position = position_of(r, rank, at ? size_of(g, f->root) : 0);
     int64_t expected_ns = expected_of(r, position);

@@ -36,8 +36,9 @@ struct gates;
 #define GATE_ROUTES_MAX 256 /* names of routes that ever were; see gates_route */
 /* Waiting or running, of all routes. 64 are never used, and a route takes them 64 at a time. */
 #define GATE_TICKETS_MAX 65536
-#define GATE_SLOTS_MAX 4096  /* as SCOREBOARD_SLOTS_MAX */
-#define GATE_WEIGHT_MAX 63   /* a larger weight counts as this */
+#define GATE_SLOTS_MAX 4096 /* as SCOREBOARD_SLOTS_MAX */
+#define GATE_WEIGHT_MAX 63  /* a larger weight counts as this */
+#define GATE_SHARE 2
 #define GATE_NONE UINT32_MAX /* no ticket */
 
 /* Who has a ticket; of obs/scoreboard. */
@@ -65,8 +66,11 @@ struct gate_ask {
     uint32_t route; /* of gates_route */
     struct gate_limits limits;
     struct gate_owner owner;
-    uint64_t flow;       /* hash of the user or address; equal flows share a turn */
-    uint32_t weight;     /* >= 1; more than GATE_WEIGHT_MAX counts as that */
+    uint64_t flow;   /* hash of the user or address; equal flows share a turn */
+    bool shares;     /* its flow may wait with at most GATE_SHARE times the free room of the queue
+                      * (Choudhury and Hahne, "Dynamic queue length thresholds", 1998): alone it gets
+                      * two     thirds, and leaves room for others; beyond that: GATE_FULL */
+    uint32_t weight; /* >= 1; more than GATE_WEIGHT_MAX counts as that */
     int64_t deadline_ns; /* it is useless after; INT64_MAX: never */
     uint64_t cookie;     /* the owner's; given back by gates_take_granted */
 };

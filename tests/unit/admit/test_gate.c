@@ -502,6 +502,42 @@ static void serve(struct bench *b, uint32_t running, const uint32_t *weights, un
     }
 }
 
+/* How many of `flow` find room, asking until one is refused. */
+static unsigned filled_by(struct bench *b, uint64_t flow)
+{
+    for (unsigned n = 0;; n++) {
+        struct gate_ask ask = ask_of(b, 1, flow, 1000 * flow + n);
+        ask.shares = true;
+        if (enter(b, ask, 0) != GATE_QUEUED)
+            return n;
+    }
+}
+
+static void greedy_user_leaves_room_for_others(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(1, 100);
+    assert_int_equal(enter(&b, ask_of(&b, 1, 1, 1), 0), GATE_ENTERED);
+    assert_int_equal(filled_by(&b, 1), 67);
+    assert_int_equal(filled_by(&b, 2), 22);
+    assert_int_equal(filled_by(&b, 3), 8);
+    assert_int_equal(filled_by(&b, 1), 0);
+    for (uint64_t flow = 4; flow < 6; flow++)
+        assert_true(filled_by(&b, flow) > 0);
+    assert_int_equal(stats(&b).waiting, 100);
+    bench_free(&b);
+}
+
+static void one_place_in_the_queue_is_anybodys(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(1, 1);
+    assert_int_equal(enter(&b, ask_of(&b, 1, 1, 1), 0), GATE_ENTERED);
+    assert_int_equal(filled_by(&b, 1), 1);
+    assert_int_equal(filled_by(&b, 2), 0);
+    bench_free(&b);
+}
+
 static void equal_users_have_equal_shares(void **state)
 {
     (void)state;
@@ -1019,6 +1055,8 @@ int main(void)
         cmocka_unit_test(sweep_brings_back_all_that_a_dead_owner_had),
         cmocka_unit_test(all_tickets_can_be_used_and_then_it_is_full),
         cmocka_unit_test(flows_with_most_waiting_are_told),
+        cmocka_unit_test(greedy_user_leaves_room_for_others),
+        cmocka_unit_test(one_place_in_the_queue_is_anybodys),
         cmocka_unit_test(equal_users_have_equal_shares),
         cmocka_unit_test(shares_are_as_the_weights_say),
         cmocka_unit_test(greedy_user_does_not_delay_others),
