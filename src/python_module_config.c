@@ -213,8 +213,13 @@ PyObject *python_parse(PyObject *self, PyObject *args)
     enum conf_action action = CONF_RUN;
     int status = 0;
     static const char *const ACTIONS[] = {"run", "exit", "check", "print"};
-    if (conf_load(&o->conf, (int)PyList_GET_SIZE(argv_list), argv, environ_, out_stream, &action,
-                  &status, &e)) {
+    int rc = conf_load(&o->conf, (int)PyList_GET_SIZE(argv_list), argv, environ_, out_stream, &action,
+                       &status, &e);
+    bool starts = action == CONF_RUN || action == CONF_CHECK;
+    if (!rc && starts && o->conf.dialect != CONF_GUNICORN &&
+        (rc = conf_policy_files_check(&o->conf, o->conf.chdir, &e)))
+        status = o->conf.dialect == CONF_WEIR ? 2 : 1;
+    if (rc) {
         action = CONF_EXIT;
         conf_complain(&o->conf, argv[0], &e, err_stream);
     } else {
@@ -271,7 +276,8 @@ PyObject *python_config(PyObject *self, PyObject *args)
         }
     }
     /* serve() reads a file only where it is named: the current folder is its program's. */
-    if (o && ((*o->conf.config && conf_yaml_load(&o->conf, &e)) || conf_finish(&o->conf, &e))) {
+    if (o && ((*o->conf.config && conf_yaml_load(&o->conf, &e)) || conf_finish(&o->conf, &e) ||
+              conf_policy_files_check(&o->conf, "", &e))) {
         PyErr_SetString(PyExc_ValueError, e.text);
         Py_CLEAR(o);
     }

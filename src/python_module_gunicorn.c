@@ -122,7 +122,7 @@ PyObject *python_gunicorn_finish(PyObject *self, PyObject *args)
         if (set_one(&o->conf, PyList_GET_ITEM(values, i)))
             return NULL;
     struct err e = {{0}};
-    if (conf_finish(&o->conf, &e)) {
+    if (conf_finish(&o->conf, &e) || conf_policy_files_check(&o->conf, o->conf.chdir, &e)) {
         PyErr_SetObject(PyExc_ValueError, PyUnicode_DecodeFSDefault(e.text));
         return NULL;
     }

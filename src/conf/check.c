@@ -1,5 +1,6 @@
 /* check: what must be true of several settings together, and of those with a form of their own. */
 #include "conf/conf_private.h"
+#include "conf/policy_private.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -317,7 +318,8 @@ static int finish(struct conf *c, struct err *e)
         (conf_gunicorn_apply(c, e) || conf_env_apply(c, e) || conf_chdir_check(c, e)))
         return -1;
     if (check_addresses(c, e) || check_tls(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
-        check_internal_path(c, e) || check_static(c, e) || check_reload(c, e))
+        check_internal_path(c, e) || check_static(c, e) || check_reload(c, e) ||
+        policy_check(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||
         check_plain(c->server_name, "server-name", false, e) ||

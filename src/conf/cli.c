@@ -113,7 +113,8 @@ static int dump_reference(struct cli *cli, const char *which)
         void (*write)(FILE *out);
     } texts[] = {
         {"settings", conf_reference},          {"waitress", conf_reference_waitress},
-        {"gunicorn", conf_reference_gunicorn}, {"man", conf_manual},
+        {"gunicorn", conf_reference_gunicorn}, {"policy", conf_reference_policy},
+        {"man", conf_manual},
         {"bash", conf_complete_bash},          {"zsh", conf_complete_zsh},
         {"fish", conf_complete_fish},
     };
@@ -126,7 +127,7 @@ static int dump_reference(struct cli *cli, const char *which)
     }
     return err_set(cli->e,
                    "--dump-reference: '%.100s' is unknown; give settings, waitress, "
-                   "gunicorn, man, bash, zsh or fish",
+                   "gunicorn, policy, man, bash, zsh or fish",
                    which);
 }
 

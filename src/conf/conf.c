@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conf/policy_private.h"
 #include "conf/yaml.h"
 
 /* One start reads a handful of texts; this is far above any sane configuration. */
@@ -175,7 +176,7 @@ int conf_set(struct conf *c, const char *name, const char *value, const char *so
 
 int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e)
 {
-    *c = (struct conf){.dialect = dialect, .arena = {.max = CONF_BYTES_MAX}};
+    *c = (struct conf){.dialect = dialect, .policy = policy_none, .arena = {.max = CONF_BYTES_MAX}};
     if (!(c->priv = calloc(1, sizeof(struct conf_priv))))
         return err_set(e, "out of memory");
     for (unsigned i = 0; i < CONF_ROWS; i++)
@@ -501,4 +502,8 @@ void conf_print(const struct conf *c, FILE *out)
                      c->tls_hosts[i].names.items[k]);
             print_one("tls", value, c->config, out);
         }
+    if (!policy_is_given(&c->policy))
+        return;
+    fprintf(out, "\n# %s\n", c->policy.file);
+    conf_policy_print(&c->policy, out);
 }

@@ -22,6 +22,7 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/slice.h"
+#include "conf/policy.h"
 
 struct conf_list {
     const char **items; /* NUL-terminated texts, owned by the conf */
@@ -73,6 +74,7 @@ struct conf {
     unsigned n_binds;
     struct conf_tls_host *tls_hosts;
     unsigned n_tls_hosts;
+    struct conf_policy policy; /* of the YAML file; no text in it is NULL, also when nothing is given */
     struct arena arena; /* owns the texts */
     void *priv;         /* where each value came from, pending waitress host/port, … */
 };
@@ -179,13 +181,21 @@ bool conf_gunicorn_get(const struct conf *c, unsigned i, struct conf_gunicorn_se
 WEIR_MUST_USE int conf_gunicorn_set(struct conf *c, const char *name, const char *const *texts,
                                     unsigned n, const char *source, struct err *e);
 
+/* Can the files that `identify` names be read, seen from `folder` ("" = the current one)? Behind
+ * conf_finish, and only where a server starts: whoever asks for its health may be another user, from whom
+ * secrets are kept. */
+WEIR_MUST_USE int conf_policy_files_check(const struct conf *c, const char *folder, struct err *e);
+
 /* Every setting in force with its source, one a line. */
 void conf_print(const struct conf *c, FILE *out);
+/* The policy as YAML that reads to the same policy again; nothing when there is none. */
+void conf_policy_print(const struct conf_policy *p, FILE *out);
 
-/* Markdown references, for docs/reference: settings.md, waitress-options.md, gunicorn-settings.md.
- */
+/* Markdown references, for docs/reference: settings.md, waitress-options.md, gunicorn-settings.md,
+ * policy.md. */
 void conf_reference(FILE *out);
 void conf_reference_waitress(FILE *out);
 void conf_reference_gunicorn(FILE *out);
+void conf_reference_policy(FILE *out);
 
 #endif

@@ -31,7 +31,12 @@
 #define POLICY_IDENTIFIERS_MAX 8
 #define POLICY_ROUTES_MAX 64
 #define POLICY_MATCHES_MAX 16
-#define POLICY_RATES_MAX 8
+#define POLICY_RATES_MAX 32   /* of a route, its tiers counted one by one */
+#define POLICY_METHODS_MAX 32 /* different ones in all matches */
+#define POLICY_NAME_MAX 127   /* bytes of a route's name */
+#define POLICY_PATH_MAX 512   /* bytes of a decoded match */
+#define POLICY_AUDIENCES_MAX 16
+#define POLICY_BURST_NS_MAX (10LL * 365 * 86400 * 1000000000) /* what admit/gcra can count */
 #define POLICY_TIERS_MAX 32
 #define POLICY_ORIGINS_MAX 64
 
@@ -67,7 +72,8 @@ struct policy_identifier {
 
 struct policy_cors {
     bool given;
-    /* https://app.example.org; with a star in place of the port, or of the first label; or a star alone */
+    /* https://app.example.org; with a star in place of the port, or of the first label; or a star
+     * alone */
     const char *const *origins;
     unsigned n_origins;
     bool credentials;    /* refused together with "*" */
@@ -85,18 +91,16 @@ enum policy_by {
 
 struct policy_rate {
     enum policy_by by;
-    const char *tier;  /* "" = all tiers; of several the one that names the tier counts */
+    const char *tier;  /* "" = tiers that are not named (`default`, or a rate for all) */
     int64_t units;     /* >= 1 a period */
     int64_t period_ns; /* /s /min /h /day */
-    int64_t
-        burst; /* >= 1; default 1 + units spread … see docs: units, at most 1 s worth, at least 1 */
+    int64_t burst;     /* >= 1; default: the units that fit into one second, at least 1 */
 };
 
 #define QUOTA_UNLIMITED (-1)
 struct policy_quota {
-    const char *tier;
-    int64_t day,
-        month; /* requests; QUOTA_UNLIMITED: no such limit. 0 a day: the tier may not at all */
+    const char *tier;   /* "" = tiers that are not named (`default`, or a quota for all) */
+    int64_t day, month; /* requests; QUOTA_UNLIMITED: no such limit. 0 a day: may not at all */
 };
 
 struct policy_match {
@@ -115,31 +119,34 @@ enum policy_errors {
 }; /* auto: openai below /v1/, else problem+json */
 
 struct policy_route {
-    const char *name; /* default: the text of its first match. Names counters, logs, metrics */
+    /* Default: the text of its first match. Names counters, logs, metrics; printable ASCII without
+     * " and \, so that it needs no escape there. */
+    const char *name;
     unsigned line;
     const struct policy_match *matches;
     unsigned n_matches; /* >= 1 */
     enum policy_require require;
-    int64_t deadline_ms; /* 0 = that of --deadline */
+    int64_t deadline_ms;    /* 0 = that of --deadline */
+    bool on_deadline_given; /* else conf_finish puts that of --on-deadline here */
     enum policy_on_deadline on_deadline;
     int64_t concurrency;          /* 0 = no bound but that of threads */
     int64_t queue_size;           /* 0 = what finds no place is refused */
     int64_t queue_wait_ms;        /* default 30 s */
-    enum policy_by queue_fair_by; /* BY_USER, BY_ADDRESS or BY_ROUTE (first come) */
+    enum policy_by queue_fair_by; /* default BY_USER; BY_ROUTE: first come */
     const struct policy_rate *rates;
     unsigned n_rates;
     const struct policy_quota *quotas;
-    unsigned n_quotas; /* a tier that is not named has no quota: refused as `0` */
+    unsigned n_quotas; /* 0 = none. A tier that is not named, when "" is not, is refused as `0` */
     enum policy_store_down quota_store_down; /* `quota_when_down: open|closed`, default closed */
     enum policy_lane lane;
     bool dry_run; /* limits count and log, and let pass */
     enum policy_errors errors;
-    struct policy_cors cors; /* given: in place of the general one */
+    struct policy_cors cors; /* given: in place of the general one; n_origins 0: no origin may */
 };
 
 struct conf_policy {
     const struct policy_identifier *identifiers;
-    unsigned n_identifiers;
+    unsigned n_identifiers;   /* IDENTIFY_ADDRESS is the last, if there */
     const char *tier_from;    /* "jwt.app_metadata.tier" without "jwt."; "" = nowhere */
     const char *tier_default; /* "" = none */
     struct policy_cors cors;

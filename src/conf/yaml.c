@@ -2,243 +2,15 @@
 #include "conf/yaml.h"
 
 #include <limits.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <yaml.h>
 
-#include "conf/conf_private.h"
+#include "conf/reader.h"
 
 static const char DEFAULT_NAME[] = "weir.yaml";
-/* Ours needs four: mapping, tls, entry, names. The parser's own stack is bounded with it. */
-static const unsigned DEPTH_MAX = 8;
 static const unsigned TLS_HOSTS_MAX = 1024;
 static const unsigned TLS_NAMES_MAX = 4096;
-
-struct reader {
-    struct conf *c;
-    const char *path;
-    const char *text; /* the whole file */
-    size_t n;
-    yaml_parser_t parser;
-    yaml_event_t ev; /* the present event; empty before the first */
-    unsigned depth;
-    size_t lines[CONF_ROWS]; /* where each setting stands; 0 = nowhere */
-    size_t tls_line;
-    unsigned tls_names; /* of all entries */
-    struct err *e;
-};
-
-/* ---- complaints ---- */
-
-/* `line` from 1. */
-static int complain(struct reader *r, size_t line, const char *fmt, ...) WEIR_PRINTF(3, 4);
-static int complain(struct reader *r, size_t line, const char *fmt, ...)
-{
-    char what[600];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(what, sizeof what, fmt, args);
-    va_end(args);
-    return err_set(r->e, "%.300s:%zu: %s", r->path, line, what);
-}
-
-static size_t line_of(const struct reader *r)
-{
-    return r->ev.start_mark.line + 1;
-}
-
-static int complain_here(struct reader *r, const char *what)
-{
-    return complain(r, line_of(r), "%s", what);
-}
-
-/* How many lines the first `n` bytes end. */
-static size_t count_lines(const struct reader *r, size_t n)
-{
-    size_t lines = 0;
-    for (size_t i = 0; i < r->n && i < n; i++)
-        lines += r->text[i] == '\n';
-    return lines;
-}
-
-/* The bytes of line `line` (from 1), without its end. */
-static struct slice line_text(const struct reader *r, size_t line)
-{
-    const char *p = r->text, *end = r->text + r->n;
-    for (; line > 1 && p < end; line--) {
-        const char *newline = memchr(p, '\n', (size_t)(end - p));
-        p = newline ? newline + 1 : end;
-    }
-    const char *newline = p < end ? memchr(p, '\n', (size_t)(end - p)) : NULL;
-    return slice_of(p, (size_t)((newline ? newline : end) - p));
-}
-
-static bool indented_with_tab(struct slice s)
-{
-    size_t i = 0;
-    while (i < s.n && s.p[i] == ' ')
-        i++;
-    return i < s.n && s.p[i] == '\t';
-}
-
-/* What libyaml says, and what to do about it; the first that is found in its words. */
-static const struct cure {
-    const char *said, *cure;
-} cures[] = {
-    {"mapping values are not allowed",
-     "put a value that contains ': ' in quotes, and look at the indentation"},
-    {"could not find expected ':'", "write NAME: VALUE, with a space behind the colon"},
-    {"did not find expected alphabetic", "put a text that begins with * or & in quotes"},
-    {"found character that cannot start", "put a text that begins with such a character in quotes"},
-    {"unexpected end of stream", "close the quote"},
-    {"unknown escape", "in double quotes a backslash is written twice; or use single quotes"},
-    {"expected ',' or ']'", "close the list with ]"},
-    {"expected ',' or '}'", "close the mapping with }"},
-    {"did not find expected key", "look at the indentation"},
-    {"block sequence entries are not allowed", "put the dash on a line of its own, below the name"},
-    {"did not find expected '-' indicator", "look at the indentation of the list"},
-    {"did not find expected <document start>", "write NAME: VALUE lines only"},
-};
-
-/* The parser has stopped: where and why. */
-static int explain(struct reader *r)
-{
-    const yaml_parser_t *p = &r->parser;
-    size_t line = p->problem_mark.line + 1;
-    const char *problem = p->problem ? p->problem : "";
-
-    if (p->error == YAML_MEMORY_ERROR)
-        return err_set(r->e, "%.300s: out of memory", r->path);
-    if (p->error == YAML_READER_ERROR) {
-        line = count_lines(r, p->problem_offset) + 1;
-        if (strstr(problem, "control characters"))
-            return complain(r, line, "a control character stands here; take it out");
-        return complain(r, line, "this is not UTF-8; save the file as UTF-8");
-    }
-    /* libyaml puts the end of the file on a line of its own. */
-    size_t last = count_lines(r, r->n) + (r->n && r->text[r->n - 1] != '\n');
-    if (line > last && last)
-        line = last;
-    if (indented_with_tab(line_text(r, line)))
-        return complain(r, line, "the line is indented with a tab; use spaces");
-    const char *cure = "";
-    for (size_t i = 0; i < countof(cures) && !*cure; i++)
-        if (strstr(problem, cures[i].said))
-            cure = cures[i].cure;
-    char begun[40] = "";
-    if (p->context && p->context_mark.line + 1 < line)
-        snprintf(begun, sizeof begun, ", begun in line %zu", p->context_mark.line + 1);
-    return complain(r, line, "this is not YAML (%.200s%s)%s%s", problem, begun, *cure ? "; " : "",
-                    cure);
-}
-
-/* ---- events ---- */
-
-static bool opens(yaml_event_type_t type)
-{
-    return type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT;
-}
-
-static bool closes(yaml_event_type_t type)
-{
-    return type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT;
-}
-
-static const yaml_char_t *tag_of(const yaml_event_t *ev)
-{
-    return ev->type == YAML_SCALAR_EVENT           ? ev->data.scalar.tag
-           : ev->type == YAML_SEQUENCE_START_EVENT ? ev->data.sequence_start.tag
-           : ev->type == YAML_MAPPING_START_EVENT  ? ev->data.mapping_start.tag
-                                                   : NULL;
-}
-
-static const yaml_char_t *anchor_of(const yaml_event_t *ev)
-{
-    return ev->type == YAML_SCALAR_EVENT           ? ev->data.scalar.anchor
-           : ev->type == YAML_SEQUENCE_START_EVENT ? ev->data.sequence_start.anchor
-           : ev->type == YAML_MAPPING_START_EVENT  ? ev->data.mapping_start.anchor
-                                                   : NULL;
-}
-
-/* Go on to the next event, and refuse what is not data. */
-static int next(struct reader *r)
-{
-    yaml_event_delete(&r->ev);
-    if (!yaml_parser_parse(&r->parser, &r->ev)) {
-        r->ev = (yaml_event_t){0};
-        return explain(r);
-    }
-    if (r->ev.type == YAML_ALIAS_EVENT)
-        return complain_here(
-            r, "*NAME refers to another place, which is not supported; write the value "
-               "again, or put a text that begins with * in quotes");
-    if (anchor_of(&r->ev))
-        return complain_here(
-            r, "&NAME marks a value for others, which is not supported; take it out, or "
-               "put a text that begins with & in quotes");
-    if (tag_of(&r->ev))
-        return complain_here(
-            r, "a tag (!...) has no meaning here; take it out, or put a text that begins "
-               "with ! in quotes");
-    if (opens(r->ev.type) && ++r->depth > DEPTH_MAX)
-        return complain_here(r, "lists and mappings are nested too deeply");
-    if (closes(r->ev.type))
-        r->depth--;
-    return 0;
-}
-
-/* ---- scalars ---- */
-
-static bool is_scalar(const struct reader *r)
-{
-    return r->ev.type == YAML_SCALAR_EVENT;
-}
-
-static struct slice scalar(const struct reader *r)
-{
-    return slice_of((const char *)r->ev.data.scalar.value, r->ev.data.scalar.length);
-}
-
-static bool is_plain(const struct reader *r)
-{
-    return is_scalar(r) && r->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-}
-
-static bool is_null(const struct reader *r)
-{
-    return is_plain(r) && (scalar(r).n == 0 || slice_eq(scalar(r), SLICE("~")) ||
-                           slice_ieq(scalar(r), SLICE("null")));
-}
-
-/* A bare yes, no, true, …: what other readers of YAML take for a boolean. */
-static bool is_bool(const struct reader *r)
-{
-    static const char *const words[] = {"yes", "no", "true", "false", "on", "off"};
-    for (size_t i = 0; is_plain(r) && i < countof(words); i++)
-        if (slice_ieq(scalar(r), slice_str(words[i])))
-            return true;
-    return false;
-}
-
-/* The scalar as a text of the conf, without the line end of a block; NULL and *e where it cannot be
- * one. */
-static char *take_text(struct reader *r, const char *what)
-{
-    struct slice s = scalar(r);
-    bool block = r->ev.data.scalar.style == YAML_LITERAL_SCALAR_STYLE ||
-                 r->ev.data.scalar.style == YAML_FOLDED_SCALAR_STYLE;
-    while (block && s.n && s.p[s.n - 1] == '\n')
-        s.n--;
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f) {
-            complain(r, line_of(r), "%.64s holds a %s", what,
-                     s.p[i] == '\n' ? "line break; write it in one line" : "control character");
-            return NULL;
-        }
-    return conf_copy(r->c, s.p, s.n, r->e);
-}
 
 /* ---- settings ---- */
 
@@ -251,11 +23,11 @@ static int put(struct reader *r, const struct conf_row *row, const char *text, s
     snprintf(place, sizeof place, "%.300s:%zu", r->path, line);
     snprintf(source, sizeof source, "%s: %s", place, row->name);
     if (row == &conf_rows[CONF_ROW_app] && conf_app_check(text, &why))
-        return complain(r, line, "%s", why.text);
+        return reader_complain(r, line, "%s", why.text);
     if (conf_row_set(r->c, row, text, LEVEL_FILE, source, &why)) {
         bool placed = strncmp(why.text, place, strlen(place)) == 0;
         return placed ? err_set(r->e, "%s", why.text)
-                      : complain(r, line, "%s: %s", row->name, why.text);
+                      : reader_complain(r, line, "%s: %s", row->name, why.text);
     }
     if (mark->level == LEVEL_FILE)
         return (mark->place = conf_copy(r->c, place, strlen(place), r->e)) ? 0 : -1;
@@ -284,7 +56,7 @@ static const char *wanted(const struct conf_row *row)
 
 static int wrong_shape(struct reader *r, const struct conf_row *row)
 {
-    return complain(r, line_of(r), "%s takes %s, not a %s", row->name, wanted(row),
+    return reader_complain(r, reader_line(r), "%s takes %s, not a %s", row->name, wanted(row),
                     r->ev.type == YAML_MAPPING_START_EVENT    ? "mapping"
                     : r->ev.type == YAML_SEQUENCE_START_EVENT ? "list"
                                                               : "list inside a list");
@@ -294,32 +66,32 @@ static int wrong_shape(struct reader *r, const struct conf_row *row)
 static int take_scalar(struct reader *r, const struct conf_row *row)
 {
     bool texts = row->kind == KIND_TEXT || row->kind == KIND_LIST;
-    if (texts && is_bool(r))
-        return complain(r, line_of(r),
+    if (texts && reader_is_bool(r))
+        return reader_complain(r, reader_line(r),
                         "%s takes a text, not yes or no; leave it out, or put %.5s in quotes if "
                         "that is the text",
-                        row->name, scalar(r).p);
-    char *text = take_text(r, row->name);
+                        row->name, reader_scalar(r).p);
+    char *text = reader_text(r, row->name);
     if (!text)
         return -1;
     if (row->kind == KIND_LIST && !*text)
-        return complain(r, line_of(r), "%s: the item is empty; take it out", row->name);
-    return put(r, row, text, line_of(r));
+        return reader_complain(r, reader_line(r), "%s: the item is empty; take it out", row->name);
+    return put(r, row, text, reader_line(r));
 }
 
 /* The items of a list; the present event is its start. */
 static int take_list(struct reader *r, const struct conf_row *row)
 {
-    if (put(r, row, "", line_of(r)) || next(r)) /* an empty list is a value, too */
+    if (put(r, row, "", reader_line(r)) || reader_next(r)) /* an empty list is a value, too */
         return -1;
     while (r->ev.type != YAML_SEQUENCE_END_EVENT) {
-        if (!is_scalar(r))
-            return complain(r, line_of(r), "%s: an item is a text, not a %s", row->name,
+        if (!reader_is_scalar(r))
+            return reader_complain(r, reader_line(r), "%s: an item is a text, not a %s", row->name,
                             r->ev.type == YAML_MAPPING_START_EVENT ? "mapping; put it in quotes"
                                                                    : "list");
-        if (is_null(r))
-            return complain(r, line_of(r), "%s: the item is empty; take it out", row->name);
-        if (take_scalar(r, row) || next(r))
+        if (reader_is_null(r))
+            return reader_complain(r, reader_line(r), "%s: the item is empty; take it out", row->name);
+        if (take_scalar(r, row) || reader_next(r))
             return -1;
     }
     return 0;
@@ -333,21 +105,21 @@ static bool takes_pairs(const struct conf_row *row)
 
 static int take_pairs(struct reader *r, const struct conf_row *row)
 {
-    if (put(r, row, "", line_of(r)) || next(r))
+    if (put(r, row, "", reader_line(r)) || reader_next(r))
         return -1;
     while (r->ev.type != YAML_MAPPING_END_EVENT) {
-        size_t line = line_of(r);
-        if (!is_scalar(r))
-            return complain(r, line, "%s: a name is a text", row->name);
-        char *left = take_text(r, row->name);
-        if (!left || next(r))
+        size_t line = reader_line(r);
+        if (!reader_is_scalar(r))
+            return reader_complain(r, line, "%s: a name is a text", row->name);
+        char *left = reader_text(r, row->name);
+        if (!left || reader_next(r))
             return -1;
         if (!*left || strchr(left, '='))
-            return complain(r, line, "%s: '%.80s' is no name", row->name, left);
-        if (!is_scalar(r) || is_bool(r))
-            return complain(r, line_of(r), "%s: the value of '%.80s' is a text; put it in quotes",
+            return reader_complain(r, line, "%s: '%.80s' is no name", row->name, left);
+        if (!reader_is_scalar(r) || reader_is_bool(r))
+            return reader_complain(r, reader_line(r), "%s: the value of '%.80s' is a text; put it in quotes",
                             row->name, left);
-        char *right = is_null(r) ? conf_copy(r->c, "", 0, r->e) : take_text(r, row->name);
+        char *right = reader_is_null(r) ? conf_copy(r->c, "", 0, r->e) : reader_text(r, row->name);
         if (!right)
             return -1;
         size_t n = strlen(left) + strlen(right) + 2;
@@ -355,7 +127,7 @@ static int take_pairs(struct reader *r, const struct conf_row *row)
         if (!pair)
             return err_set(r->e, "the configuration is too large");
         snprintf(pair, n, "%s=%s", left, right);
-        if (put(r, row, pair, line) || next(r))
+        if (put(r, row, pair, line) || reader_next(r))
             return -1;
     }
     return 0;
@@ -366,7 +138,7 @@ static int take_value(struct reader *r, const struct conf_row *row)
 {
     switch (r->ev.type) {
     case YAML_SCALAR_EVENT:
-        return is_null(r) ? 0 : take_scalar(r, row);
+        return reader_is_null(r) ? 0 : take_scalar(r, row);
     case YAML_SEQUENCE_START_EVENT:
         return row->kind == KIND_LIST ? take_list(r, row) : wrong_shape(r, row);
     case YAML_MAPPING_START_EVENT:
@@ -381,7 +153,7 @@ static int take_value(struct reader *r, const struct conf_row *row)
     case YAML_MAPPING_END_EVENT:
         break;
     }
-    return complain_here(r, "a value is missing");
+    return reader_complain_here(r, "a value is missing");
 }
 
 /* ---- tls ---- */
@@ -413,22 +185,22 @@ static bool host_name_ok(const char *name)
 
 static int take_name(struct reader *r, struct conf_tls_host *host)
 {
-    char *name = is_scalar(r) && !is_null(r) ? take_text(r, "tls: names") : NULL;
+    char *name = reader_is_scalar(r) && !reader_is_null(r) ? reader_text(r, "tls: names") : NULL;
     if (!name)
-        return is_scalar(r) && !is_null(r) ? -1 : complain_here(r, "tls: names takes host names");
+        return reader_is_scalar(r) && !reader_is_null(r) ? -1 : reader_complain_here(r, "tls: names takes host names");
     if (!host_name_ok(name))
-        return complain(r, line_of(r),
+        return reader_complain(r, reader_line(r),
                         "tls: '%.80s' is no host name; give one as example.org or "
                         "\"*.example.org\", and one with other letters in its xn-- form",
                         name);
     if (r->tls_names++ == TLS_NAMES_MAX)
-        return complain(r, line_of(r), "tls: more than %u names", TLS_NAMES_MAX);
+        return reader_complain(r, reader_line(r), "tls: more than %u names", TLS_NAMES_MAX);
     for (char *p = name; *p; p++)
         *p = (char)slice_lower((unsigned char)*p);
     for (unsigned i = 0; i < r->c->n_tls_hosts; i++)
         for (unsigned k = 0; k < r->c->tls_hosts[i].names.n; k++)
             if (strcmp(r->c->tls_hosts[i].names.items[k], name) == 0)
-                return complain(r, line_of(r),
+                return reader_complain(r, reader_line(r),
                                 "tls: '%.80s' is given twice; each name has one certificate", name);
     return conf_list_add(r->c, &host->names, name, strlen(name), r->e);
 }
@@ -437,10 +209,10 @@ static int take_names(struct reader *r, struct conf_tls_host *host)
 {
     if (r->ev.type != YAML_SEQUENCE_START_EVENT)
         return take_name(r, host);
-    if (next(r))
+    if (reader_next(r))
         return -1;
     while (r->ev.type != YAML_SEQUENCE_END_EVENT)
-        if (take_name(r, host) || next(r))
+        if (take_name(r, host) || reader_next(r))
             return -1;
     return 0;
 }
@@ -449,45 +221,45 @@ static int take_names(struct reader *r, struct conf_tls_host *host)
 static int take_tls_host(struct reader *r, struct conf_tls_host *host)
 {
     static const char *const keys[] = {"names", "certfile", "keyfile"};
-    size_t begun = line_of(r), lines[countof(keys)] = {0};
+    size_t begun = reader_line(r), lines[countof(keys)] = {0};
     if (r->ev.type != YAML_MAPPING_START_EVENT)
-        return complain_here(r, "tls: an entry has names:, certfile: and keyfile:");
-    if (next(r))
+        return reader_complain_here(r, "tls: an entry has names:, certfile: and keyfile:");
+    if (reader_next(r))
         return -1;
     while (r->ev.type != YAML_MAPPING_END_EVENT) {
-        size_t line = line_of(r), which = 0;
-        char *key = is_scalar(r) ? take_text(r, "tls") : NULL;
+        size_t line = reader_line(r), which = 0;
+        char *key = reader_is_scalar(r) ? reader_text(r, "tls") : NULL;
         while (key && which < countof(keys) && !conf_name_eq(key, keys[which]))
             which++;
         if (!key || which == countof(keys))
-            return complain(r, line,
+            return reader_complain(r, line,
                             "tls: '%.80s' is unknown; an entry has names, certfile and keyfile",
                             key ? key : "");
         if (lines[which])
-            return complain(r, line, "tls: %s is given twice; the first is in line %zu",
+            return reader_complain(r, line, "tls: %s is given twice; the first is in line %zu",
                             keys[which], lines[which]);
         lines[which] = line;
-        if (next(r))
+        if (reader_next(r))
             return -1;
         if (which == 0) {
             if (take_names(r, host))
                 return -1;
-        } else if (!is_null(r)) {
-            char *file = is_scalar(r) && !is_bool(r) ? take_text(r, keys[which]) : NULL;
+        } else if (!reader_is_null(r)) {
+            char *file = reader_is_scalar(r) && !reader_is_bool(r) ? reader_text(r, keys[which]) : NULL;
             if (!file || !*file)
-                return is_scalar(r) && !file && !is_bool(r)
+                return reader_is_scalar(r) && !file && !reader_is_bool(r)
                            ? -1
-                           : complain(r, line, "tls: %s takes the path of a file", keys[which]);
+                           : reader_complain(r, line, "tls: %s takes the path of a file", keys[which]);
             *(which == 1 ? &host->certfile : &host->keyfile) = file;
         }
-        if (next(r))
+        if (reader_next(r))
             return -1;
     }
     if (!host->names.n)
-        return complain(r, begun,
+        return reader_complain(r, begun,
                         "tls: the entry has no names; give the host names of its certificate");
     if (!*host->certfile)
-        return complain(
+        return reader_complain(
             r, begun, "tls: the entry for %.80s has no certfile; give the path of its certificate",
             host->names.items[0]);
     return 0;
@@ -496,16 +268,16 @@ static int take_tls_host(struct reader *r, struct conf_tls_host *host)
 static int take_tls(struct reader *r)
 {
     struct conf *c = r->c;
-    if (is_null(r))
+    if (reader_is_null(r))
         return 0;
     if (r->ev.type != YAML_SEQUENCE_START_EVENT)
-        return complain_here(
+        return reader_complain_here(
             r, "tls takes a list: entries of names, certfile and keyfile, each behind a dash");
-    if (next(r))
+    if (reader_next(r))
         return -1;
     while (r->ev.type != YAML_SEQUENCE_END_EVENT) {
         if (c->n_tls_hosts == TLS_HOSTS_MAX)
-            return complain(r, line_of(r), "tls: more than %u entries", TLS_HOSTS_MAX);
+            return reader_complain(r, reader_line(r), "tls: more than %u entries", TLS_HOSTS_MAX);
         /* Room doubles; what is left behind goes with the arena. */
         if ((c->n_tls_hosts & (c->n_tls_hosts - 1)) == 0) {
             size_t room = c->n_tls_hosts ? c->n_tls_hosts * 2 : 1;
@@ -520,7 +292,7 @@ static int take_tls(struct reader *r)
         if (take_tls_host(r, &host))
             return -1;
         c->tls_hosts[c->n_tls_hosts++] = host;
-        if (next(r))
+        if (reader_next(r))
             return -1;
     }
     return 0;
@@ -530,13 +302,14 @@ static int take_tls(struct reader *r)
 
 static int unknown_key(struct reader *r, const char *key)
 {
-    size_t line = line_of(r), column = r->ev.start_mark.column + 1;
+    size_t line = reader_line(r), column = r->ev.start_mark.column + 1;
     if (conf_name_eq(key, "host") || conf_name_eq(key, "port"))
-        return complain(r, line, "%.4s is no setting of this file; write bind: HOST:PORT", key);
+        return reader_complain(r, line, "%.4s is no setting of this file; write bind: HOST:PORT", key);
     struct conf_nearest near = {.wanted = key};
     for (unsigned i = 0; i < CONF_ROWS; i++)
         conf_nearest_try(&near, conf_rows[i].name);
     conf_nearest_try(&near, "tls");
+    policy_nearest(&near, WHERE_FILE);
     if (near.best)
         return err_set(r->e, "%.300s:%zu:%zu: '%.80s' is no setting; did you mean %s?", r->path,
                        line, column, key, near.best);
@@ -547,52 +320,55 @@ static int unknown_key(struct reader *r, const char *key)
 /* A name at the top and its value. */
 static int take_setting(struct reader *r)
 {
-    size_t line = line_of(r);
-    if (!is_scalar(r))
-        return complain(r, line, "the name of a setting is missing; write NAME: VALUE");
-    char *key = take_text(r, "a name");
+    size_t line = reader_line(r);
+    if (!reader_is_scalar(r))
+        return reader_complain(r, line, "the name of a setting is missing; write NAME: VALUE");
+    char *key = reader_text(r, "a name");
     if (!key)
         return -1;
+    const struct policy_key *policy = policy_key_find(WHERE_FILE, key);
+    if (policy)
+        return policy_take(r, policy);
     bool tls = conf_name_eq(key, "tls");
     const struct conf_row *row = tls ? NULL : conf_row_find(key);
     if (!tls && !row)
         return unknown_key(r, key);
     if (row == &conf_rows[CONF_ROW_config])
-        return complain(r, line, "config has no meaning in the file itself; take it out");
+        return reader_complain(r, line, "config has no meaning in the file itself; take it out");
     size_t *seen = tls ? &r->tls_line : &r->lines[row - conf_rows];
     if (*seen)
-        return complain(r, line, "%s is given twice; the first is in line %zu",
+        return reader_complain(r, line, "%s is given twice; the first is in line %zu",
                         tls ? "tls" : row->name, *seen);
     *seen = line;
-    return next(r) || (tls ? take_tls(r) : take_value(r, row)) ? -1 : 0;
+    return reader_next(r) || (tls ? take_tls(r) : take_value(r, row)) ? -1 : 0;
 }
 
 /* Everything from the start of the stream to its end. */
 static int take_stream(struct reader *r)
 {
-    if (next(r) || next(r)) /* the stream's start, which says nothing; the document's, or the end */
+    if (reader_next(r) || reader_next(r)) /* the stream's start, which says nothing; the document's, or the end */
         return -1;
     if (r->ev.type == YAML_STREAM_END_EVENT)
         return 0; /* nothing but comments */
-    if (next(r))
+    if (reader_next(r))
         return -1;
     if (r->ev.type == YAML_MAPPING_START_EVENT) {
-        if (next(r))
+        if (reader_next(r))
             return -1;
         while (r->ev.type != YAML_MAPPING_END_EVENT)
-            if (take_setting(r) || next(r))
+            if (take_setting(r) || reader_next(r))
                 return -1;
-    } else if (!is_null(r)) {
-        return complain_here(
+    } else if (!reader_is_null(r)) {
+        return reader_complain_here(
             r, r->ev.type == YAML_SEQUENCE_START_EVENT
                    ? "this is a list; write NAME: VALUE, without the dash"
                    : "this is no setting; write NAME: VALUE, with a space behind the colon");
     }
-    if (next(r) || next(r)) /* the document's end; then the stream's */
+    if (reader_next(r) || reader_next(r)) /* the document's end; then the stream's */
         return -1;
     if (r->ev.type != YAML_STREAM_END_EVENT)
-        return complain_here(r, "a second document begins here; a file has one");
-    return 0;
+        return reader_complain_here(r, "a second document begins here; a file has one");
+    return policy_end(r);
 }
 
 static int parse(struct conf *c, const char *path, const char *text, size_t n, struct err *e)

@@ -11,6 +11,7 @@
  *     - names: [example.org, "*.example.org"]
  *       certfile: example.org.pem
  *       keyfile: example.org.key
+ *   identify: …                the policy of admission: identify, tiers, cors, routes (policy.h)
  *
  * Only data: no anchors, aliases, tags, nor a second document. What is written is text for the
  * parser of settings, so `umask: 022` and `threads: 4:64` mean what they say; null is "not given".
