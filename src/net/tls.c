@@ -8,7 +8,6 @@
  */
 #include "net/tls.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,6 +17,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
+#include "base/library.h"
 #include "base/log.h"
 #include "base/must.h"
 #include "conf/version.h"
@@ -144,47 +144,21 @@ void tls_ticket_keys_age(int64_t ns)
 
 static const struct tls_lib *lib; /* lent by the loaded object, which stays */
 
-/* The path of _tls.so: in the folder of the file that this code is in. */
-static int path_beside(char *out, size_t room, struct err *e)
-{
-    Dl_info here;
-    if (!dladdr((void *)(uintptr_t)&lib, &here) || !here.dli_fname)
-        return err_set(e, "TLS: cannot tell where Weir is installed");
-    const char *slash = strrchr(here.dli_fname, '/');
-    int folder = slash ? (int)(slash - here.dli_fname) + 1 : 0;
-    /* Without a slash dlopen would search the system's folders. */
-    int n = snprintf(out, room, "%s%.*s_tls.so", slash ? "" : "./", folder, here.dli_fname);
-    if (n < 0 || (size_t)n >= room)
-        return err_set(e, "TLS: the path of Weir's folder is too long");
-    return 0;
-}
-
 int tls_load(const char *path, struct err *e)
 {
-    char beside[4096];
+    static const struct library TLS = {
+        .what = "TLS",
+        .file = "_tls.so",
+        .symbol = TLS_LIB_SYMBOL,
+        .cure = "install OpenSSL 3 (Debian: libssl3), and Weir from a build with TLS",
+        .head = {WEIR_VERSION, sizeof(struct conf)},
+    };
+    const void *table;
     if (lib)
         return 0;
-    if (!path) {
-        if (path_beside(beside, sizeof beside, e))
-            return -1;
-        path = beside;
-    }
-    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!object)
-        return err_set(e,
-                       "TLS cannot be used: %s; install OpenSSL 3 (Debian: libssl3), and Weir from "
-                       "a build with TLS",
-                       dlerror());
-    const struct tls_lib *found = dlsym(object, TLS_LIB_SYMBOL);
-    if (!found || strcmp(found->version, WEIR_VERSION) != 0 ||
-        found->conf_bytes != sizeof(struct conf)) {
-        dlclose(object);
-        return err_set(e,
-                       "TLS cannot be used: %s belongs to another version of Weir; install Weir "
-                       "again",
-                       path);
-    }
-    lib = found;
+    if (library_load(&table, &TLS, path, e))
+        return -1;
+    lib = table;
     return 0;
 }
 

@@ -25,6 +25,7 @@
 #include "base/attr.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/library.h"
 #include "conf/conf.h"
 
 struct tls_context; /* certificates and settings of a server */
@@ -137,8 +138,7 @@ const struct tls_facts *tls_facts(struct tls *t);
 /* ---- what _tls.so offers ---- */
 
 struct tls_lib {
-    const char *version; /* WEIR_VERSION that it was built from */
-    size_t conf_bytes;   /* sizeof(struct conf) there */
+    struct library_head head; /* its WEIR_VERSION and sizeof(struct conf) */
     /* `warn`, may be NULL, is told what is wrong but not fatal. The rest as above. */
     int (*context_new)(struct tls_context **out, const struct conf *c,
                        void (*warn)(const char *text), const struct tls_ticket_key *(*keys)(void),

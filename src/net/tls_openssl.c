@@ -907,8 +907,7 @@ static const struct tls_facts *facts(struct tls *t)
 extern const struct tls_lib weir_tls_lib;
 
 __attribute__((visibility("default"))) const struct tls_lib weir_tls_lib = {
-    .version = WEIR_VERSION,
-    .conf_bytes = sizeof(struct conf),
+    .head = {WEIR_VERSION, sizeof(struct conf)},
     .context_new = context_new,
     .context_free = context_free,
     .make = make,
