@@ -13,13 +13,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/library.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "base/secret.h"
 #include "conf/version.h"
 
 /* ---- tickets ---- */
@@ -42,38 +41,13 @@ static struct {
     int64_t ahead_ns;           /* tls_ticket_keys_age */
 } tickets;
 
-/* Zeroed memory that is in no core dump. */
-static void *secret_map(size_t n, int how)
-{
-    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, how | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, n, MADV_DONTDUMP);
-    return p;
-}
-
-static bool random_bytes(void *to, size_t n)
-{
-    char *p = to;
-    while (n) {
-        ssize_t got = getrandom(p, n, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        p += got;
-        n -= (size_t)got;
-    }
-    return true;
-}
-
 /* Make the next key where it is time, under the lock. */
 static void rotate_locked(struct ticket_page *page, int64_t now)
 {
     int64_t due = atomic_load(&page->due_ns);
     uint64_t generation = atomic_load(&page->generation);
     struct tls_ticket_key next;
-    if ((generation && now < due) || !random_bytes(&next, sizeof next))
+    if ((generation && now < due) || !secret_random(&next, sizeof next))
         return;
     /* After a long sleep the key before is too old as well. */
     if (generation && now < due + TLS_TICKET_KEY_NS)
@@ -98,12 +72,11 @@ int tls_ticket_keys_new(void)
 {
     if (tickets.shared)
         return 0;
-    struct ticket_page *page = secret_map(sizeof *page, MAP_SHARED);
-    struct ticket_copy *own = page ? secret_map(sizeof *own, MAP_PRIVATE) : NULL;
+    struct ticket_page *page = secret_map(sizeof *page, true);
+    struct ticket_copy *own = page ? secret_map(sizeof *own, false) : NULL;
     pthread_mutexattr_t attr;
     if (!own) {
-        if (page)
-            munmap(page, sizeof *page);
+        secret_unmap((void **)&page, sizeof *page);
         return -ENOMEM;
     }
     pthread_mutexattr_init(&attr);
