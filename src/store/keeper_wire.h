@@ -5,21 +5,28 @@
  * A worker connects, says KEEPER_HELLO with the cookie that only processes of this server know, and
  * then asks. Every question has a number of the worker's; answers come in any order. Where the
  * connection breaks the worker connects again and asks everything again that has no answer: spends
- * and refunds carry an operation id.
+ * and refunds carry an operation id. A packet that cannot be read ends the connection.
  *
  * Bounds:  a packet is at most KEEPER_PACKET_MAX bytes; texts inside are bounded below.
+ * Owner:   what is read points into the packet.
+ * Threads: none inside.
  */
 #ifndef WEIR_STORE_KEEPER_WIRE_H
 #define WEIR_STORE_KEEPER_WIRE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "base/attr.h"
+#include "base/slice.h"
 #include "store/quota.h"
 
 #define KEEPER_PACKET_MAX 65536
 #define KEEPER_USER_MAX 512
 #define KEEPER_ROUTE_MAX 128
 #define KEEPER_COOKIE_BYTES 16
+/* Rows of one KEEPER_USED; a user with more routes gets the first by name. */
+#define KEEPER_ROWS_MAX 256
 
 enum keeper_kind {
     KEEPER_HELLO = 1, /* worker: keeper_hello */
@@ -49,6 +56,7 @@ struct keeper_ask {
     struct quota_op op;
     struct quota_limits limits;
     uint16_t user_bytes, route_bytes; /* which follow, without NUL */
+    uint32_t zero;                    /* no byte of a packet is left unset */
 };
 
 struct keeper_answer {
@@ -67,6 +75,39 @@ struct keeper_usage {
 struct keeper_refetch {
     struct keeper_head head;
     uint32_t identifier; /* index in conf_policy.identifiers */
+    uint32_t zero;
 };
+
+/* The longest packet that a worker sends. */
+#define KEEPER_ASK_BYTES_MAX (sizeof(struct keeper_ask) + KEEPER_USER_MAX + KEEPER_ROUTE_MAX)
+
+/* What a worker said; only what belongs to `kind` is set. */
+struct keeper_said {
+    enum keeper_kind kind;
+    uint64_t question;
+    struct slice cookie;        /* HELLO */
+    uint32_t slot, generation;  /* HELLO */
+    struct quota_op op;         /* SPEND, REFUND */
+    struct quota_limits limits; /* SPEND */
+    struct slice user, route;   /* SPEND; USAGE: user */
+    uint32_t identifier;        /* REFETCH */
+};
+
+/* Read a packet from a worker: false: it is none. */
+WEIR_MUST_USE bool keeper_wire_said(const void *p, size_t n, struct keeper_said *out);
+/* Write one; `to` has room for KEEPER_ASK_BYTES_MAX. Its size. Texts are within their bounds. */
+size_t keeper_wire_say(const struct keeper_said *s, void *to);
+
+/* What the keeper answered. */
+struct keeper_told {
+    enum keeper_kind kind; /* ANSWER or USED */
+    uint64_t question;
+    int error;
+    enum quota_verdict verdict; /* ANSWER */
+    struct quota_use use;       /* ANSWER */
+    const void *rows;           /* USED: struct quota_row, not aligned */
+    unsigned n_rows;
+};
+WEIR_MUST_USE bool keeper_wire_told(const void *p, size_t n, struct keeper_told *out);
 
 #endif
