@@ -47,7 +47,7 @@ struct source {
     unsigned failures;   /* in a row */
     uint64_t max_age_ms; /* of the present answer; 0: it does not say */
     size_t n;
-    bool too_long;
+    bool too_long, not_loopback;
     char trouble[CURL_ERROR_SIZE];
     char body[BODY_BYTES_MAX + 1];
 };
@@ -202,8 +202,7 @@ static curl_socket_t open_loopback(void *arg, curlsocktype purpose, struct curl_
     struct source *s = arg;
     (void)purpose;
     if (!is_loopback(&a->addr)) {
-        snprintf(s->trouble, sizeof s->trouble,
-                 "http is only for loopback addresses; use an https:// URL");
+        s->not_loopback = true;
         return CURL_SOCKET_BAD;
     }
     return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
@@ -276,7 +275,7 @@ static void fetch(struct source *s)
     const struct keeper_config *c = s->f->c;
     must(!s->easy);
     s->n = 0;
-    s->too_long = false;
+    s->too_long = s->not_loopback = false;
     s->max_age_ms = 0;
     s->trouble[0] = '\0';
     s->began_ms = uv_now(s->f->loop);
@@ -334,6 +333,8 @@ static void finish(struct source *s, CURLcode rc)
     s->easy = NULL;
     if (s->too_long)
         failed(s, "it is longer than 64 KiB");
+    else if (s->not_loopback)
+        failed(s, "http is only for loopback addresses; use an https:// URL");
     else if (rc)
         failed(s, *s->trouble ? s->trouble : curl_easy_strerror(rc));
     else if (!looks_like_keys(s))

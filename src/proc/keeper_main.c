@@ -332,21 +332,26 @@ static int do_item(struct keeper *k, struct item *i)
 }
 
 /* All of them in one transaction, or none. */
-static int do_items(struct keeper *k, struct item *first, unsigned n)
+static int do_group(struct keeper *k, struct item *first, unsigned n)
 {
-    int error = need_store(k);
-    if (error)
-        return error;
-    error = quota_begin(k->store);
-    for (unsigned i = 0; !error && i < n; i++) {
-        first[i].error = 0;
+    int error = quota_begin(k->store);
+    for (unsigned i = 0; !error && i < n; i++)
         if (first[i].kind != KEEPER_USAGE)
             error = do_item(k, &first[i]);
-    }
     error = error ? error : quota_commit(k->store);
     tell_store(k, error, quota_trouble(k->store));
     if (error)
         quota_rollback(k->store);
+    return error;
+}
+
+/* The same; each knows what came of it. */
+static int do_items(struct keeper *k, struct item *first, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        first[i].error = 0;
+    int error = need_store(k);
+    error = error ? error : do_group(k, first, n);
     for (unsigned i = 0; error && i < n; i++)
         first[i].error = error;
     return error;
