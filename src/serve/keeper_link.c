@@ -429,10 +429,12 @@ static void on_timer(uv_timer_t *t)
 {
     struct keeper_link *l = t->data;
     uint64_t now_ms = loop_now_ms(l->loop);
+    bool told = l->refused;
     while (!list_empty(&l->due)) {
         struct question *q = container_of(l->due.next, struct question, due);
         if (q->due_ms > now_ms)
             break;
+        told = true;
         l->timed_out++;
         fail(l, q, -ETIMEDOUT, &l->waiting);
     }
@@ -443,6 +445,9 @@ static void on_timer(uv_timer_t *t)
     if (l->again_ms && now_ms >= l->again_ms)
         send_later(l);
     flush(l);
+    /* libuv runs timers before it waits: what a callback began shall not wait with it. */
+    if (told)
+        loop_wake(l->loop);
 }
 
 /* ---- public ---- */
