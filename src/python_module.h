@@ -6,6 +6,7 @@
  *   python_module_server.c      Server: one worker in this process
  *   python_module_signals.c     signals beside Python's own handlers
  *   python_module_supervisor.c  Supervisor: this process starts workers
+ *   python_module_keeper.c      its keepers
  *   python_module_upgrade.c     two supervisors for a while
  *   python_module_process.c     the main process: pid file, title, …; healthcheck
  *   python_module_gunicorn.c    Gunicorn's settings, for its configuration file
@@ -106,6 +107,9 @@ struct supervisor_object {
     struct sockets *next_sockets;      /* owned */
     struct log_sink *next_errors;      /* owned */
 
+    struct python_seat *seat;      /* the keeper's; owned with the supervisor; NULL: none is wanted */
+    struct python_seat *next_seat; /* while a reload has not succeeded; may be the same */
+
     /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded; [2]
      * is one of a reload that was not over when the next began: killed, and not waited for yet. */
     struct template_process {
@@ -154,9 +158,29 @@ void python_template_reloaded(struct supervisor_object *o, bool ok);
 void python_template_end(struct supervisor_object *o);
 /* boot-timeout: what it has not forked of this generation has failed. */
 void python_template_overdue(struct supervisor_object *o, uint32_t generation);
+/* In a process that is none: close the supervisor's ends. */
+void python_template_forget(struct supervisor_object *o);
 /* Methods of weir._core.Supervisor. */
 PyObject *python_template_begin(PyObject *self, PyObject *unused);
 PyObject *python_template_next(PyObject *self, PyObject *unused);
+
+/* ---- python_module_keeper.c ---- */
+
+struct keeper_door;
+
+/* Before run, or for a reload: a keeper for `config` where it wants one: that of o->seat, or another
+ * beside it. NULL in *seat: none is wanted. */
+WEIR_MUST_USE int python_keeper_prepare(struct supervisor_object *o, struct config_object *config,
+                                        struct python_seat **seat, struct err *e);
+/* The reload has succeeded, or is undone: the other one ends. */
+void python_keeper_settle(struct supervisor_object *o, bool ok);
+/* As supervisor_ops. */
+WEIR_MUST_USE pid_t python_keeper_keep(void *host, void *what);
+void python_keeper_kept(void *host, void *what);
+/* In a worker or template, first. */
+void python_keeper_forget(struct supervisor_object *o);
+/* In a worker: where its keeper is found; NULL: it has none. */
+const struct keeper_door *python_keeper_door(const struct supervisor_object *o);
 
 /* ---- python_module_upgrade.c ---- */
 

@@ -267,6 +267,7 @@ static int op_reload(void *host, struct supervisor_settings *s)
     bool again = o->next_config != NULL;
     struct sockets *pending = o->next_sockets;
     o->next_sockets = NULL;
+    python_keeper_settle(o, false);
     drop_next(o);
     o->next_sockets = pending;
     o->next_config = (struct config_object *)config;
@@ -275,12 +276,14 @@ static int op_reload(void *host, struct supervisor_settings *s)
         err_set(&e, "workers 0 needs a restart");
     else if (sockets_open_next(&o->next_sockets, c, o->sockets, &e) == 0 &&
              log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
-             process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0) {
+             process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0 &&
+             python_keeper_prepare(o, o->next_config, &o->next_seat, &e) == 0) {
         python_log_use(o->next_errors, c);
         python_template_reload(o, again);
         *s = settings_of(c);
         return 0;
     }
+    python_keeper_settle(o, false);
     drop_next(o);
     process_go_back(o);
     log_line(LOG_ERROR, 0, "not reloaded: %s; all goes on as before", e.text);
@@ -295,6 +298,7 @@ static void op_reloaded(void *host, bool ok)
 {
     struct supervisor_object *o = host;
     python_template_reloaded(o, ok);
+    python_keeper_settle(o, ok);
     if (ok) {
         sockets_replace(&o->sockets, o->next_sockets);
         o->next_sockets = NULL;
@@ -332,6 +336,8 @@ static const struct supervisor_ops OPS = {
     .reopened = op_reopened,
     .tick = op_tick,
     .stranger = op_stranger,
+    .keep = python_keeper_keep,
+    .kept = python_keeper_kept,
     .wait_begin = op_wait_begin,
     .wait_end = op_wait_end,
 };
@@ -412,10 +418,16 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
+    if (python_keeper_prepare(o, o->config, &o->seat, &e)) {
+        supervisor_free(&o->supervisor);
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
     python_upgrade_join(o);
     int status = supervisor_run(o->supervisor);
     if (status == SUPERVISOR_WORKER) {
         python_upgrade_forget(o);
+        python_keeper_forget(o);
         upgrade_free(&python_process.upgrade);
         struct child *c = o->supervisor->born;
         o->process = (struct worker_process){

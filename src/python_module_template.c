@@ -39,6 +39,11 @@ static void forget_all(struct supervisor_object *o)
         forget(&o->templates[i]);
 }
 
+void python_template_forget(struct supervisor_object *o)
+{
+    forget_all(o);
+}
+
 /* 0 in the template, its number in the supervisor, or a negative errno. */
 static pid_t make(struct supervisor_object *o, uint32_t generation)
 {

@@ -217,6 +217,8 @@ void children_reap(struct supervisor *s)
         }
         if (c)
             child_ended(s, c, status);
+        else if (keepers_reaped(s, pid, status))
+            continue;
         else if (s->ops->stranger)
             s->ops->stranger(s->host, pid, status);
     }

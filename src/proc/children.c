@@ -160,6 +160,7 @@ static struct child *child_new(struct supervisor *s, uint32_t generation)
 static void child_become(struct supervisor *s, struct child *own)
 {
     s->born = own;
+    memset(s->keeps, 0, sizeof s->keeps); /* the supervisor's */
     close(own->tell_fd);
     own->tell_fd = -1;
     for (unsigned i = 0; i < s->top; i++) {

@@ -53,6 +53,7 @@ struct keeper_config {
     void (*publish)(void *arg, unsigned identifier, struct slice jwks, const char *error);
     void *arg;
     void (*log)(enum log_level level, const char *text);
+    void (*reopen)(void);   /* USR1, with `process`: open the logs again; NULL: nothing */
     int64_t (*now_s)(void); /* wall clock; NULL: the real one */
 };
 

@@ -82,8 +82,8 @@ struct item {
 struct keeper {
     const struct keeper_config *c;
     uv_loop_t loop;
-    uv_poll_t listen, stop, term;
-    int term_fd; /* owned; -1: none */
+    uv_poll_t listen, stop, signal;
+    int signal_fd; /* owned; -1: none */
     uv_check_t turn_end;
     uv_idle_t hurry; /* active: the next turn does not wait */
     uv_timer_t tidy, accept_again, hello, drain;
@@ -522,6 +522,19 @@ static void on_stop(uv_poll_t *poll, int status, int events)
     stop(k);
 }
 
+static void on_signal(uv_poll_t *poll, int status, int events)
+{
+    struct keeper *k = poll->data;
+    struct signalfd_siginfo info;
+    (void)status;
+    (void)events;
+    while (read(k->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        if (info.ssi_signo == SIGTERM)
+            stop(k);
+        else if (k->c->reopen)
+            k->c->reopen();
+}
+
 /* ---- tidying ---- */
 
 static void on_tidy(uv_timer_t *t)
@@ -539,21 +552,22 @@ static void on_tidy(uv_timer_t *t)
 
 /* ---- life ---- */
 
-/* Signals of a process that follows its supervisor: only TERM means it, and it is read. */
-static int take_term(struct keeper *k, struct err *e)
+/* Signals of a process that follows its supervisor: only TERM and USR1 mean it. */
+static int take_signals(struct keeper *k, struct err *e)
 {
-    static const int IGNORED[] = {SIGINT,  SIGQUIT, SIGHUP,  SIGUSR1, SIGUSR2,
+    static const int IGNORED[] = {SIGINT,  SIGQUIT, SIGHUP,  SIGUSR2,
                                   SIGPIPE, SIGTTIN, SIGTTOU, SIGXFSZ};
-    sigset_t term;
+    sigset_t taken;
     if (!k->c->process)
         return 0;
     for (size_t i = 0; i < countof(IGNORED); i++)
         (void)signal(IGNORED[i], SIG_IGN);
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, NULL);
-    k->term_fd = signalfd(-1, &term, SFD_CLOEXEC | SFD_NONBLOCK);
-    return k->term_fd < 0 ? err_set(e, "the keeper cannot take signals: %s", strerror(errno)) : 0;
+    sigemptyset(&taken);
+    sigaddset(&taken, SIGTERM);
+    sigaddset(&taken, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &taken, NULL);
+    k->signal_fd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    return k->signal_fd < 0 ? err_set(e, "the keeper cannot take signals: %s", strerror(errno)) : 0;
 }
 
 static int watch(struct keeper *k, uv_poll_t *poll, int fd, uv_poll_cb cb)
@@ -579,8 +593,8 @@ static int begin(struct keeper *k, struct err *e)
     int rc = watch(k, &k->listen, k->c->door->listen_fd, on_listen);
     if (!rc && k->c->stop_fd >= 0)
         rc = watch(k, &k->stop, k->c->stop_fd, on_stop);
-    if (!rc && k->term_fd >= 0)
-        rc = watch(k, &k->term, k->term_fd, on_stop);
+    if (!rc && k->signal_fd >= 0)
+        rc = watch(k, &k->signal, k->signal_fd, on_signal);
     if (rc)
         return err_set(e, "the keeper cannot wait for its sockets: %s", uv_strerror(rc));
     (void)uv_timer_start(&k->hello, on_hello, HELLO_MS, HELLO_MS);
@@ -610,8 +624,8 @@ static void end(struct keeper *k)
     must(rc == 0);
     fetcher_free(&k->fetcher);
     close_store(k);
-    if (k->term_fd >= 0)
-        close(k->term_fd);
+    if (k->signal_fd >= 0)
+        close(k->signal_fd);
     free(k->items);
     free(k);
 }
@@ -628,9 +642,9 @@ static int run(const struct keeper_config *c, struct err *e)
         return err_set(e, "the keeper has no memory");
     }
     k->c = c;
-    k->term_fd = -1;
+    k->signal_fd = -1;
     list_init(&k->conns);
-    int rc = take_term(k, e);
+    int rc = take_signals(k, e);
     rc = rc ? rc : begin(k, e);
     while (!rc && !k->over)
         (void)uv_run(&k->loop, UV_RUN_ONCE);

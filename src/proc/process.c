@@ -165,3 +165,9 @@ int process_worker(const struct process *p, const struct conf *c, struct err *e)
     title_role("worker", c->proc_name, app_of(c));
     return privileges_drop(&p->privileges, e);
 }
+
+int process_keeper(const struct process *p, const struct conf *c, struct err *e)
+{
+    title_role("keeper", c->proc_name, app_of(c));
+    return privileges_drop(&p->privileges, e);
+}

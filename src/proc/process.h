@@ -82,4 +82,7 @@ WEIR_MUST_USE int process_before_reload(struct process *p, const struct conf *c,
 /* In a worker: its title, and its user. On failure it must end. */
 WEIR_MUST_USE int process_worker(const struct process *p, const struct conf *c, struct err *e);
 
+/* The same in the keeper. */
+WEIR_MUST_USE int process_keeper(const struct process *p, const struct conf *c, struct err *e);
+
 #endif

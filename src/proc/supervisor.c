@@ -236,6 +236,7 @@ static void reopen_logs(struct supervisor *s)
         log_line(LOG_INFO, 0, "log files opened again");
     if (s->ops->reopened)
         s->ops->reopened(s->host);
+    keepers_signal(s, SIGUSR1);
     for (unsigned i = 0; i < s->top; i++) {
         struct child *c = s->children[i];
         if (c && c->state == CHILD_BOOTING)
@@ -398,6 +399,7 @@ static void take_time(struct supervisor *s)
     }
     if (s->stop_ns && now_ns >= s->stop_ns)
         end_at_once(s, RETIRE_EXTRA_MS);
+    keepers_take_time(s, now_ns);
     for (unsigned i = 0; i < s->top; i++) {
         struct child *c = s->children[i];
         if (c && c->state == CHILD_BOOTING)
@@ -440,6 +442,7 @@ static int time_left(const struct supervisor *s)
     if (s->spawn_ns && !s->stopping)
         at_ns = soonest(at_ns, s->spawn_ns);
     at_ns = soonest(at_ns, s->tick_ns);
+    at_ns = soonest(at_ns, keepers_due_ns(s));
     if (!at_ns)
         return -1;
     int64_t left_ms = (at_ns - clock_mono_ns() + MS - 1) / MS;
@@ -495,10 +498,11 @@ int supervisor_run(struct supervisor *s)
         (void)signals_take(SIGNALS[i]);
     take_signals(s); /* those of the start */
     for (;;) {
+        keepers_balance(s);
         balance(s);
         if (s->born)
             return SUPERVISOR_WORKER;
-        if (s->stopping && !s->n_children)
+        if (s->stopping && !s->n_children && !keepers_left(s))
             return s->status;
         if (s->started && s->hup_waits) {
             reload(s);
@@ -520,6 +524,15 @@ void supervisor_use_hand(struct supervisor *s, int hand_recv, int hand_send)
     close(s->hand_send);
     s->hand_recv = hand_recv;
     s->hand_send = hand_send;
+}
+
+void supervisor_forget(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->top; i++)
+        if (s->children[i] && s->children[i]->tell_fd >= 0)
+            close(s->children[i]->tell_fd);
+    close(s->hand_recv);
+    close(s->hand_send);
 }
 
 void supervisor_neighbour(struct supervisor *s, pid_t pid)

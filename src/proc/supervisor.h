@@ -17,6 +17,8 @@
  *             its generation; after boot-timeout it is killed, and could not start.
  *   retired   workers get TERM, and KILL when they exceed grace + RETIRE_EXTRA_MS; one with
  *             threads that do not come back STUCK_MS after it has finished everything else.
+ *   keeper    is started before the workers, replaced when it dies, and told to end when the last
+ *             worker has ended, so that the last refunds arrive.
  *   stop      board->stopping is set (unless another supervisor goes on) and all are retired,
  *             then run returns.
  *
@@ -100,6 +102,23 @@ struct child {
     void *data;       /* the host's */
 };
 
+/* A keeper (proc/keeper.h): a process beside the workers, that ends after them. */
+#define SUPERVISOR_KEEPERS_MAX 4
+/* One that was told to end and has no workers left. */
+#define KEEPER_END_MS 5000
+/* Replaced within this, however often it dies. */
+#define KEEPER_WAIT_MS_MAX 1000
+
+struct keep {
+    void *what;       /* the host's: whom it keeps for; NULL: free */
+    pid_t pid;        /* 0: none runs now */
+    bool retired;     /* is to end, and not replaced */
+    unsigned young;   /* times in a row that it died young, or could not start */
+    int64_t born_ns;
+    int64_t spawn_ns; /* none is started before */
+    int64_t kill_ns;  /* gets KILL then; 0: no */
+};
+
 struct pollfd;
 
 struct supervisor_settings {
@@ -150,6 +169,11 @@ struct supervisor_ops {
     void (*reopened)(void *host);
     /* After every wait. Returns for how many milliseconds (>= 0) the next one may last, -1: any time. */
     int (*tick)(void *host, int64_t now_ns);
+    /* Make the process of a keeper for `what`: its number in the supervisor, or a negative errno. In
+     * the new process it does not return. */
+    pid_t (*keep)(void *host, void *what);
+    /* The keeper for `what` was retired and has ended. */
+    void (*kept)(void *host, void *what);
     /* A child that is no worker was waited for. */
     void (*stranger)(void *host, pid_t pid, int status);
     /* Around every wait, to let other threads run. */
@@ -179,6 +203,8 @@ struct supervisor {
     bool started;                    /* the first generation was READY */
     bool hup_waits;                  /* for that */
     bool upgrading; /* a new supervisor was started by USR2: reload and USR2 wait */
+
+    struct keep keeps[SUPERVISOR_KEEPERS_MAX];
 
     int64_t spawn_ns; /* no worker is started before; 0: at once */
     unsigned young;   /* workers in a row that died young, or could not start */
@@ -211,6 +237,16 @@ void supervisor_unborn_all(struct supervisor *s, uint32_t generation, int status
 
 /* Stop as TERM (or as QUIT) does. From ops. */
 void supervisor_stop(struct supervisor *s, bool quick);
+
+/* From before run, or from ops: a keeper shall run for `what` (the host's, not NULL) and be replaced when it
+ * dies, until supervisor_unkeep, or until all workers have ended: then ops->kept is called. -EBUSY:
+ * there are too many that have not ended yet. */
+WEIR_MUST_USE int supervisor_keep(struct supervisor *s, void *what);
+/* It gets TERM, and KILL when it exceeds the workers' grace. */
+void supervisor_unkeep(struct supervisor *s, void *what);
+
+/* In a child that is neither worker nor template: close what only the supervisor needs. */
+void supervisor_forget(struct supervisor *s);
 
 /* Use the sockets of a supervisor before this one for connections between workers; taken. */
 void supervisor_use_hand(struct supervisor *s, int hand_recv, int hand_send);

@@ -46,6 +46,19 @@ void child_hear(struct supervisor *s, struct child *c);
 /* Wait for all children that have ended. */
 void children_reap(struct supervisor *s);
 
+/* ---- keepers.c ---- */
+
+/* Start those that are missing and due; once all workers of a stop have ended, end them. */
+void keepers_balance(struct supervisor *s);
+/* A child that has ended: was it a keeper? */
+bool keepers_reaped(struct supervisor *s, pid_t pid, int status);
+void keepers_take_time(struct supervisor *s, int64_t now_ns);
+/* When something is due; 0: nothing is. */
+int64_t keepers_due_ns(const struct supervisor *s);
+/* Any that has not ended? */
+bool keepers_left(const struct supervisor *s);
+void keepers_signal(const struct supervisor *s, int signo);
+
 /* ---- supervisor.c ---- */
 
 /* The new generation serves, or it could not start. */

@@ -39,6 +39,8 @@ static struct plan {
     _Atomic int asks; /* workers ask for a replacement as soon as they are READY */
     _Atomic int waits; /* of the supervisor */
     _Atomic int order[AGES_MAX];
+    _Atomic int keeper;      /* one is wanted */
+    _Atomic int keeper_exit; /* it ends so at once; 0: it does not */
     _Atomic int aborted; /* workers that got ABRT */
     _Atomic int plain;   /* workers that found their signals and descriptors plain */
 } * plan;
@@ -165,6 +167,9 @@ WEIR_NORETURN static void work(struct supervisor *s)
 
 /* ---- the host ---- */
 
+static struct supervisor *running; /* in its process */
+static char a_keeper[] = "a", b_keeper[] = "b";
+
 static pid_t on_spawn(void *host, struct child *c)
 {
     (void)host;
@@ -193,6 +198,8 @@ static int on_reload(void *host, struct supervisor_settings *s)
     tell("reload\n");
     if (atomic_load(&plan->refuse))
         return -1;
+    if (atomic_load(&plan->keeper) == 2 && supervisor_keep(running, b_keeper))
+        return -1;
     if (atomic_load(&plan->workers))
         s->workers = (unsigned)atomic_load(&plan->workers);
     return 0;
@@ -201,6 +208,8 @@ static int on_reload(void *host, struct supervisor_settings *s)
 static void on_reloaded(void *host, bool ok)
 {
     (void)host;
+    if (atomic_load(&plan->keeper) == 2)
+        supervisor_unkeep(running, ok ? a_keeper : b_keeper);
     tell("reloaded %d\n", ok);
 }
 
@@ -229,6 +238,28 @@ static void on_stopping(void *host)
     tell("stopping\n");
 }
 
+/* A keeper: it ends by TERM. */
+static pid_t on_keep(void *host, void *what)
+{
+    (void)host;
+    pid_t pid = fork();
+    if (pid) {
+        tell("keep %s %d\n", (const char *)what, (int)pid);
+        return pid;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (atomic_load(&plan->keeper_exit))
+        _exit(atomic_load(&plan->keeper_exit));
+    for (;;)
+        pause();
+}
+
+static void on_kept(void *host, void *what)
+{
+    (void)host;
+    tell("kept %s\n", (const char *)what);
+}
+
 static void on_wait(void *host)
 {
     (void)host;
@@ -244,6 +275,8 @@ static const struct supervisor_ops OPS = {
     .counted = on_counted,
     .upgrade = on_upgrade,
     .stranger = on_stranger,
+    .keep = on_keep,
+    .kept = on_kept,
     .stopping = on_stopping,
     .wait_begin = on_wait,
 };
@@ -257,6 +290,9 @@ WEIR_NORETURN static void supervise(void)
     log_setup(NULL, LOG_CRITICAL, false);
     if (supervisor_new(&s, &set, &OPS, NULL, &e))
         _exit(99);
+    if (atomic_load(&plan->keeper) && supervisor_keep(s, a_keeper))
+        _exit(98);
+    running = s;
     int status = supervisor_run(s);
     if (status == SUPERVISOR_WORKER) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -860,6 +896,87 @@ static void strangers_are_reaped(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ---- keepers ---- */
+
+static pid_t keeper_of(const char *line)
+{
+    const char *number = strrchr(line, ' ');
+    return number ? (pid_t)atol(number) : 0;
+}
+
+static void a_keeper_starts_first_and_ends_after_the_workers(void **state)
+{
+    (void)state;
+    atomic_store(&plan->keeper, 1);
+    start(2);
+    expect("keep a");
+    expect("spawn 1");
+    expect("ready");
+    send_it(SIGTERM);
+    expect("exited");
+    expect("exited");
+    expect("kept a");
+    assert_int_equal(ended(), 0);
+}
+
+static void a_keeper_that_dies_is_replaced(void **state)
+{
+    (void)state;
+    atomic_store(&plan->keeper, 1);
+    start(1);
+    pid_t pid = keeper_of(expect("keep a"));
+    expect("ready");
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        pid = keeper_of(expect("keep a"));
+    }
+    assert_int_equal(stop(), 0);
+}
+
+static void a_keeper_that_cannot_run_is_tried_again_and_workers_serve(void **state)
+{
+    (void)state;
+    atomic_store(&plan->keeper, 1);
+    atomic_store(&plan->keeper_exit, 3);
+    start(1);
+    expect("ready");
+    for (int i = 0; i < 4; i++)
+        expect("keep a");
+    assert_int_equal(stop(), 0);
+}
+
+static void a_reload_with_another_keeper_ends_the_old_one_after_it(void **state)
+{
+    (void)state;
+    atomic_store(&plan->keeper, 2);
+    start(1);
+    expect("ready");
+    send_it(SIGHUP);
+    expect("keep b");
+    expect("reloaded 1");
+    expect("kept a");
+    send_it(SIGTERM);
+    expect("kept b");
+    assert_int_equal(ended(), 0);
+}
+
+static void a_reload_that_fails_keeps_the_old_keeper(void **state)
+{
+    (void)state;
+    atomic_store(&plan->keeper, 2);
+    start(1);
+    expect("ready");
+    atomic_store(&plan->boot_exit, 3);
+    send_it(SIGHUP);
+    expect("keep b");
+    expect("reloaded 0");
+    expect("kept b");
+    atomic_store(&plan->boot_exit, 0);
+    send_it(SIGTERM);
+    expect("kept a");
+    assert_int_equal(ended(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -896,6 +1013,11 @@ int main(void)
         TEST(usr2_is_the_hosts),
         TEST(winch_stops_the_workers_of_a_daemon_alone),
         TEST(strangers_are_reaped),
+        TEST(a_keeper_starts_first_and_ends_after_the_workers),
+        TEST(a_keeper_that_dies_is_replaced),
+        TEST(a_keeper_that_cannot_run_is_tried_again_and_workers_serve),
+        TEST(a_reload_with_another_keeper_ends_the_old_one_after_it),
+        TEST(a_reload_that_fails_keeps_the_old_keeper),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
