@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -310,6 +311,23 @@ static int check_tls(const struct conf *c, struct err *e)
     return 0;
 }
 
+/* Where the quotas are kept, if there are any: the folder that systemd made for state, of several the first. */
+static int place_store(struct conf *c, struct err *e)
+{
+    bool wanted = false;
+    for (unsigned i = 0; i < c->policy.n_routes; i++)
+        wanted |= c->policy.routes[i].n_quotas != 0;
+    if (!wanted || *c->store)
+        return 0;
+    const char *folder = getenv("STATE_DIRECTORY");
+    size_t n = folder ? strcspn(folder, ":") : 0;
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%.*s%sweir.db", (int)n, n ? folder : "", n ? "/" : "") >= (int)sizeof path)
+        return err_set(e, "STATE_DIRECTORY is too long; name the file of the quotas with --store");
+    c->store = conf_copy(c, path, strlen(path), e);
+    return c->store ? 0 : -1;
+}
+
 static int finish(struct conf *c, struct err *e)
 {
     if (c->dialect == CONF_WAITRESS && conf_waitress_finish(c, e))
@@ -319,7 +337,7 @@ static int finish(struct conf *c, struct err *e)
         return -1;
     if (check_addresses(c, e) || check_tls(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
         check_internal_path(c, e) || check_static(c, e) || check_reload(c, e) ||
-        policy_check(c, e))
+        policy_check(c, e) || place_store(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||
         check_plain(c->server_name, "server-name", false, e) ||

@@ -9,6 +9,7 @@
 
 #include "base/slice.h"
 #include "conf/conf.h"
+#include "conf/file.h"
 
 enum conf_kind {
     KIND_BOOL = 0,
@@ -119,14 +120,6 @@ static inline const struct conf_mark *conf_mark(const struct conf *c, enum conf_
 /* Errors quote what was typed: when rc is not 0, make the text safe for one line of a terminal.
  * Returns rc. */
 int conf_plain_error(int rc, struct err *e);
-
-/* ---- file.c ---- */
-/* Names, settings and secrets, not data: what is larger was named by mistake. */
-#define CONF_FILE_BYTES_MAX ((size_t)1024 * 1024)
-/* Read the file at `path`; of a larger one than CONF_FILE_BYTES_MAX one byte more than that. *text is owned by the
- * caller (free) and NULL after an error, which begins with `source` and names the path. */
-WEIR_MUST_USE int conf_file_read(const char *source, const char *path, char **text, size_t *n,
-                                 struct err *e);
 
 /* ---- check.c ---- */
 /* Is `text` MODULE:ATTRIBUTE? Otherwise a sentence with the cure. */

@@ -1,9 +1,10 @@
 /* file: a small file that the start reads whole. */
-#include "conf/conf_private.h"
+#include "conf/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -155,4 +155,7 @@ struct conf_policy {
     const char *file; /* for messages; "" = there is none */
 };
 
+/* Does the file say anything of admission? */
+bool policy_is_given(const struct conf_policy *p);
+
 #endif

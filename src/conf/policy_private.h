@@ -73,7 +73,6 @@ WEIR_MUST_USE int policy_take(struct reader *r, const struct policy_key *key);
 WEIR_MUST_USE int policy_end(struct reader *r);
 /* Together with settings, which stand for what routes leave out; a step of conf_finish. */
 WEIR_MUST_USE int policy_check(struct conf *c, struct err *e);
-bool policy_is_given(const struct conf_policy *p);
 
 /* ---- policy_value.c: texts to values. Errors are sentences without a place. ---- */
 /* "10/min", "10/min burst 3"; all but by and tier of *out. */
