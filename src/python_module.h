@@ -107,6 +107,9 @@ struct supervisor_object {
     struct sockets *next_sockets;      /* owned */
     struct log_sink *next_errors;      /* owned */
 
+    struct shared *shared;         /* owned; what all processes have together for admission */
+    struct policy *policy;         /* owned; in a worker, between begin and join */
+
     struct python_seat *seat;      /* the keeper's; owned with the supervisor; NULL: none is wanted */
     struct python_seat *next_seat; /* while a reload has not succeeded; may be the same */
 
@@ -166,7 +169,10 @@ PyObject *python_template_next(PyObject *self, PyObject *unused);
 
 /* ---- python_module_keeper.c ---- */
 
+struct keeper_config;
 struct keeper_door;
+struct policy;
+struct shared;
 
 /* Before run, or for a reload: a keeper for `config` where it wants one: that of o->seat, or another
  * beside it. NULL in *seat: none is wanted. */
@@ -179,6 +185,9 @@ WEIR_MUST_USE pid_t python_keeper_keep(void *host, void *what);
 void python_keeper_kept(void *host, void *what);
 /* In a worker or template, first. */
 void python_keeper_forget(struct supervisor_object *o);
+/* What a keeper for `conf` does, of a process of its own or of a thread; `shared` gets what it fetches. The door is
+ * the caller's. */
+void python_keeper_config(struct keeper_config *k, const struct conf *c, struct shared *shared);
 /* In a worker: where its keeper is found; NULL: it has none. */
 const struct keeper_door *python_keeper_door(const struct supervisor_object *o);
 

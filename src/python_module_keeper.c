@@ -16,8 +16,11 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "admit/jwt.h"
+#include "base/clock.h"
 #include "proc/keeper.h"
 #include "python_module_process.h"
+#include "serve/shared.h"
 
 struct python_seat {
     struct config_object *config; /* counted; texts of `keeper` are its */
@@ -28,19 +31,6 @@ struct python_seat {
 };
 
 /* ---- what the configuration says ---- */
-
-/* TODO: conf->policy and conf->store, when the configuration has them. */
-static const struct conf_policy *policy_of(const struct conf *c)
-{
-    (void)c;
-    return NULL;
-}
-
-static const char *store_of(const struct conf *c)
-{
-    (void)c;
-    return "";
-}
 
 static void log_text_of(enum log_level level, const char *text)
 {
@@ -54,14 +44,26 @@ static void reopen(void)
         log_line(LOG_ERROR, 0, "%s", e.text);
 }
 
-/* TODO: into the box that workers share; until then what fails is told. */
+/* In the keeper: what was fetched, for all workers. */
 static void publish(void *arg, unsigned identifier, struct slice jwks, const char *error)
 {
-    (void)arg;
-    (void)identifier;
-    (void)jwks;
-    if (error)
-        log_flood(LOG_WARNING, 0, "%s", error);
+    const struct shared *shared = arg;
+    struct keybox *box = shared->parts.keys;
+    int64_t now_s = clock_wall_ns() / 1000000000;
+    struct jwt_keys *keys = NULL;
+    struct err e = {{0}};
+    if (!error && jwt_keys_jwks(&keys, jwks, 0, &e))
+        error = e.text;
+    keybox_begin(box, identifier, clock_mono_ns());
+    if (error) {
+        keybox_failed(box, identifier, error, now_s);
+        log_flood(LOG_WARNING, 0, "the keys of identifier %u are not new: %s", identifier + 1, error);
+    } else {
+        log_line(LOG_INFO, 0, "identifier %u: %u keys for tokens were fetched", identifier + 1,
+                 jwt_keys_count(keys));
+        keybox_publish(box, identifier, jwks, now_s);
+    }
+    jwt_keys_free(&keys);
 }
 
 static bool same_keeper(const struct keeper_config *a, const struct keeper_config *b)
@@ -75,21 +77,22 @@ static bool same_keeper(const struct keeper_config *a, const struct keeper_confi
     return true;
 }
 
-static void keeper_of(struct keeper_config *k, const struct conf *c)
+void python_keeper_config(struct keeper_config *k, const struct conf *c, struct shared *shared)
 {
     const struct privileges *p = &python_process.privileges;
     *k = (struct keeper_config){
-        .store = store_of(c),
+        .store = c->store,
         .uid = python_process.begun && p->change_uid ? p->uid : geteuid(),
         .stop_fd = -1,
         .process = true,
         .drain_ms = c->grace + RETIRE_EXTRA_MS,
         .ca_file = "",
         .publish = publish,
+        .arg = shared,
         .log = log_text_of,
         .reopen = reopen,
     };
-    keeper_config_jwks(k, policy_of(c));
+    keeper_config_jwks(k, &c->policy);
 }
 
 /* ---- seats ---- */
@@ -132,9 +135,9 @@ int python_keeper_prepare(struct supervisor_object *o, struct config_object *con
 {
     struct keeper_config k;
     *seat = NULL;
-    if (!keeper_wanted(policy_of(&config->conf)))
+    if (!keeper_wanted(&config->conf.policy))
         return 0;
-    keeper_of(&k, &config->conf);
+    python_keeper_config(&k, &config->conf, o->shared);
     if (o->seat && same_keeper(&o->seat->keeper, &k)) {
         *seat = o->seat;
         return 0;

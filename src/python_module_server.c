@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "conf/version.h"
+#include "proc/keeper.h"
 #include "proc/signals.h"
 #include "python_module_process.h"
 #include "serve/server.h"
@@ -27,6 +28,8 @@ struct server_object {
     struct server *server;        /* owned; NULL once closed or abandoned */
     struct log_sink *errors;      /* owned */
     struct supervisor_object *supervisor; /* counted; NULL: this process serves alone */
+    struct keeper_door door;      /* of a process that serves alone; its socket is -1 where there is no keeper */
+    struct keeper_thread *keeper; /* owned; NULL: none is wanted */
     bool listening, running;
     unsigned left;                /* threads still inside the application after run() */
 };
@@ -51,6 +54,7 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this server is initialised already");
         return -1;
     }
+    o->door.listen_fd = -1;
     o->config = (struct config_object *)Py_NewRef(config);
     o->supervisor = (struct supervisor_object *)Py_XNewRef(supervisor);
     const struct conf *c = &o->config->conf;
@@ -79,6 +83,37 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
+/* Nobody else would keep counts, and fetch keys, for a process that serves alone. 0, or -1 with a sentence. */
+static int start_keeper(struct server_object *o, struct err *e)
+{
+    const struct conf *c = &o->config->conf;
+    if (!keeper_wanted(&c->policy))
+        return 0;
+    struct keeper_config k;
+    if (keeper_door_open(&o->door, e))
+        return -1;
+    python_keeper_config(&k, c, o->server->admission.shared);
+    k.door = &o->door;
+    k.process = false;
+    if (keeper_thread_start(&o->keeper, &k, e))
+        return -1;
+    o->server->admission.shared->door = &o->door;
+    return 0;
+}
+
+/* After the server's link to it is closed. */
+static void stop_keeper(struct server_object *o)
+{
+    if (!o->config) /* it was never initialised */
+        return;
+    if (o->keeper) {
+        Py_BEGIN_ALLOW_THREADS
+        keeper_thread_stop(&o->keeper);
+        Py_END_ALLOW_THREADS
+    }
+    keeper_door_close(&o->door);
+}
+
 static PyObject *server_listen_py(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -91,7 +126,7 @@ static PyObject *server_listen_py(PyObject *self, PyObject *unused)
     if (o->supervisor) {
         if (python_supervisor_join(o->supervisor, o->server))
             return NULL;
-    } else if (server_listen(o->server, o->config->fds, o->config->n_fds, &e)) {
+    } else if (server_listen(o->server, o->config->fds, o->config->n_fds, &e) || start_keeper(o, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
@@ -352,6 +387,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
     wsgi_set_switch_interval((double)o->config->conf.switch_interval / 1000);
     if (begin(&r, own)) {
         server_free(&o->server); /* what was begun cannot be begun again */
+        stop_keeper(o);
         log_stop();
         return NULL;
     }
@@ -386,6 +422,7 @@ static PyObject *server_run(PyObject *self, PyObject *args)
         o->server = NULL; /* its threads still look at it */
     else
         server_free(&o->server);
+    stop_keeper(o);
     o->running = false;
     Py_BEGIN_ALLOW_THREADS
     log_stop();
@@ -403,6 +440,8 @@ static PyObject *server_close(PyObject *self, PyObject *unused)
         server_stop(o->server, SERVER_DRAIN);
     else if (o->server)
         server_free(&o->server);
+    if (!o->running)
+        stop_keeper(o);
     Py_RETURN_NONE;
 }
 
@@ -452,6 +491,7 @@ static void server_dealloc(PyObject *self)
     struct server_object *o = (struct server_object *)self;
     if (o->server && !o->running)
         server_free(&o->server);
+    stop_keeper(o);
     if (o->app && !o->left)
         wsgi_app_free(&o->app);
     log_setup(NULL, LOG_INFO, false);

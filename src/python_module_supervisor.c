@@ -20,6 +20,7 @@
 #include "net/tls.h"
 #include "python_module_process.h"
 #include "serve/server.h"
+#include "serve/shared.h"
 
 PyTypeObject *python_supervisor_type;
 
@@ -118,6 +119,8 @@ static void op_exited(void *host, struct child *c, int status)
     struct supervisor_object *o = host;
     PyObject *worker = c->data; /* ours */
     c->data = NULL;
+    shared_sweep(o->shared, (struct gate_owner){.slot = c->slot,
+                                                .generation = atomic_load(&o->supervisor->board->slots[c->slot].generation)});
     if (!c->pid) { /* it never was */
         Py_XDECREF(worker);
         return;
@@ -277,6 +280,7 @@ static int op_reload(void *host, struct supervisor_settings *s)
     else if (sockets_open_next(&o->next_sockets, c, o->sockets, &e) == 0 &&
              log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
              process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0 &&
+             shared_need(o->shared, c, &e) == 0 &&
              python_keeper_prepare(o, o->next_config, &o->next_seat, &e) == 0) {
         python_log_use(o->next_errors, c);
         python_template_reload(o, again);
@@ -418,7 +422,11 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
-    if (python_keeper_prepare(o, o->config, &o->seat, &e)) {
+    o->shared = shared_new(o->supervisor->board->n_slots);
+    if (!o->shared)
+        err_set(&e, "out of memory");
+    if (!o->shared || shared_need(o->shared, &o->config->conf, &e) ||
+        python_keeper_prepare(o, o->config, &o->seat, &e)) {
         supervisor_free(&o->supervisor);
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
@@ -478,6 +486,11 @@ static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
+    /* So are secrets of tokens. */
+    if (policy_new(&o->policy, &config->conf, &o->shared->parts, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
     if (python_process.begun && process_worker(&python_process, &config->conf, &e)) {
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
@@ -503,7 +516,11 @@ int python_supervisor_join(struct supervisor_object *o, struct server *s)
         .hand_recv = supervisor->hand_recv,
         .hand_send = supervisor->hand_send,
         .tell_fd = o->process.tell_fd,
+        .shared = o->shared,
+        .policy = o->policy,
     };
+    o->policy = NULL;
+    o->shared->door = python_keeper_door(o);
     struct sockets **from = o->next_config ? &o->next_sockets : &o->sockets;
     server_join_board(s, &w);
     if (server_share_listeners(s, &(*from)->set, &e)) {
@@ -529,6 +546,8 @@ static void supervisor_dealloc(PyObject *self)
     python_upgrade_close(o, &o->sockets);
     python_upgrade_forget(o);
     supervisor_free(&o->supervisor);
+    policy_free(&o->policy);
+    shared_free(&o->shared);
     if (o->errors)
         log_sink_close(&o->errors);
     Py_XDECREF(o->worker);

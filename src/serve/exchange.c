@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "handler/refuse.h"
 
 /* Exchanges kept for reuse; each holds about 8 KiB. */
 static const unsigned FREE_MAX = 256;
@@ -35,6 +36,9 @@ static const size_t PATH_BYTES_MAX = 200;
 static const unsigned STREAK_MAX = 15;
 /* request-buffering auto: a chunked body not complete after this is handed over as it comes. */
 static const uint64_t SLOW_BODY_MS = 250;
+/* The body of a refused request is read and dropped up to this, so that the connection can go on; above it the answer
+ * comes at once, and the connection closes. */
+static const uint64_t DROP_BYTES_MAX = 64 * 1024;
 
 static void pump(struct exchange *x);
 static void complete(struct exchange *x);
@@ -131,6 +135,7 @@ static struct exchange *take(struct server *s)
         list_init(&x->job.node);
         list_init(&x->slow);
         list_init(&x->all);
+        x->admitted.ticket = GATE_NONE;
         x->flush_mail.deliver = on_flush_mail;
         x->done_mail.deliver = on_done_mail;
     }
@@ -169,6 +174,8 @@ static void recycle(struct exchange *x)
     list_del(&x->all);
     list_del(&x->slow);
     heap_del(&s->alarms, &x->alarm);
+    if (s->admission.policy)
+        admission_end(x, atomic_load_explicit(&x->begun_ms, memory_order_acquire) != 0);
     if (x->budget)
         server_memory(s, -x->budget);
     x->budget = 0;
@@ -422,7 +429,8 @@ static void set_alarm(struct exchange *x, int64_t at_ms)
 /* How long the request has from its complete head; 0: without end. */
 static int64_t deadline_of(const struct exchange *x)
 {
-    return x->server->conf->deadline;
+    const struct policy_route *r = x->admitted.found.route;
+    return r && r->deadline_ms ? r->deadline_ms : x->server->conf->deadline;
 }
 
 /* The head is complete. A request that another worker hands over begins anew here. */
@@ -441,6 +449,10 @@ static inline void start_deadline(struct exchange *x)
 static int64_t due_ms(const struct exchange *x)
 {
     int64_t due = x->deadline_ms ? x->deadline_ms : INT64_MAX, limit = x->server->conf->run_timeout;
+    if (x->state == X_PARKED) {
+        int64_t wait = admission_wait_ends(x);
+        return wait < due ? wait : due;
+    }
     if (!limit || (x->state != X_IN_WORK && x->state != X_ORPHAN))
         return due;
     int64_t begun = atomic_load_explicit(&x->begun_ms, memory_order_acquire);
@@ -496,6 +508,22 @@ static bool lacks_length(const struct req *r)
     return false;
 }
 
+/* The checks of the policy. False: it was refused at once. */
+static bool check_head(struct exchange *x, struct h1_conn *hc)
+{
+    admission_head(x);
+    const struct policy_route *r = x->admitted.found.route;
+    if (r)
+        x->interrupt = r->on_deadline == ON_DEADLINE_INTERRUPT;
+    const struct refusal *refused = x->admitted.refused;
+    if (!refused || x->req.framing == REQ_BODY_NONE ||
+        (x->req.framing == REQ_BODY_LENGTH && x->req.content_length <= DROP_BYTES_MAX &&
+         !x->req.expect_continue))
+        return true;
+    h1_refuse(hc, refusal_status(refused->id), refusal_word(refused->id));
+    return false;
+}
+
 static void on_head(struct h1_conn *hc, const struct req *req, struct slice bytes)
 {
     struct server *s = hc->conn.pool ? ((struct h1_server *)(void *)hc->conn.pool)->arg : NULL;
@@ -506,10 +534,6 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     }
     if (!s->conf->lax_host && lacks_length(req)) { /* other servers serve it */
         h1_refuse(hc, 411, "an HTTP/1.0 request with content needs a Content-Length");
-        return;
-    }
-    if (req->content_length > (uint64_t)s->conf->max_body_size) {
-        h1_refuse(hc, 413, "the request body is larger than max-body-size");
         return;
     }
     struct exchange *x = take(s);
@@ -537,10 +561,16 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
         return;
     x->received_ms = loop_now_ms(&s->loop);
     x->interrupt = s->conf->on_deadline[0] == 'i';
+    if (s->admission.policy && !check_head(x, hc))
+        return;
+    if (req->content_length > (uint64_t)s->conf->max_body_size) {
+        h1_refuse(hc, 413, "the request body is larger than max-body-size");
+        return;
+    }
     start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
-    const char *mode = s->conf->request_buffering;
+    const char *mode = admission_waits(x->admitted.found.route) ? "on" : s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);
         return;
@@ -617,6 +647,8 @@ static void on_body(struct h1_conn *hc, struct slice data)
     struct exchange *x = hc->user;
     struct server *s = x->server;
     counter_add(&s->counters->bytes_in, data.n);
+    if (WEIR_UNLIKELY(x->admitted.refused != NULL))
+        return;
     if (x->intake == INTAKE_OPEN) {
         x->body.size += data.n;
         if (x->body.size > (uint64_t)s->conf->max_body_size) {
@@ -665,10 +697,10 @@ static void on_body_bad(struct h1_conn *hc, const struct h1_error *why)
 
 /* ---- C handlers ---- */
 
-/* Is the path `rest` below the internal prefix? */
-static bool path_is(const struct server *s, const struct req *r, struct slice rest)
+bool exchange_path_is(const struct exchange *x, struct slice rest)
 {
-    struct slice prefix = s->internal;
+    const struct req *r = &x->req;
+    struct slice prefix = x->server->internal;
     return prefix.n && r->path.n == prefix.n + rest.n && slice_starts(r->path, prefix) &&
            memcmp(r->path.p + prefix.n, rest.p, rest.n) == 0;
 }
@@ -691,7 +723,9 @@ static void ping(struct call *c)
 /* Answer here and now what is not the application's; false: it is. */
 static bool native(struct exchange *x)
 {
-    if (path_is(x->server, &x->req, SLICE("ping")))
+    if (WEIR_UNLIKELY(x->server->admission.policy && admission_native(x)))
+        ;
+    else if (exchange_path_is(x, SLICE("ping")))
         ping(&x->call);
     else if (routes_answer(x->server->routes, &x->call))
         ;
@@ -699,11 +733,62 @@ static bool native(struct exchange *x)
         call_error(&x->call, 404, "nothing is served here");
     else
         return false;
+    if (WEIR_UNLIKELY(x->admitted.park))
+        x->state = X_PARKED; /* exchange_answered follows */
+    else
+        exchange_answered(x);
+    return true;
+}
+
+void exchange_answered(struct exchange *x)
+{
     x->state = X_SENDING;
     x->run_over = true;
     heap_del(&x->server->alarms, &x->alarm);
     pump(x);
-    return true;
+}
+
+void exchange_refuse(struct exchange *x)
+{
+    refuse(&x->call, x->admitted.refused);
+    exchange_answered(x);
+}
+
+/* On the ready queue. */
+static void make_ready(struct exchange *x)
+{
+    struct server *s = x->server;
+    struct h1_conn *hc = x->hc;
+    start_waiting(x);
+    /* Pipelined requests run one after the other, so that their answers leave in one write. */
+    if (s->in_done && hc->streak < STREAK_MAX) {
+        hc->streak++;
+        lead_push_next(s->lead, &x->job);
+    } else {
+        hc->streak = 0;
+        lead_push(s->lead, &x->job);
+    }
+}
+
+void exchange_go(struct exchange *x)
+{
+    make_ready(x);
+}
+
+void exchange_go_on(struct exchange *x)
+{
+    switch (admission_enter(x)) {
+    case ADMISSION_GO:
+        make_ready(x);
+        break;
+    case ADMISSION_PARKED:
+        x->state = X_PARKED;
+        if (due_ms(x) != INT64_MAX)
+            set_alarm(x, due_ms(x));
+        break;
+    case ADMISSION_REFUSED:
+        exchange_refuse(x);
+    }
 }
 
 static void on_body_end(struct h1_conn *hc)
@@ -723,16 +808,10 @@ static void on_body_end(struct h1_conn *hc)
     list_del(&x->slow);
     if (native(x))
         return;
-    start_waiting(x);
-    /* Pipelined requests run one after the other, so that their answers leave in one write. */
-    struct server *s = x->server;
-    if (s->in_done && hc->streak < STREAK_MAX) {
-        hc->streak++;
-        lead_push_next(s->lead, &x->job);
-    } else {
-        hc->streak = 0;
-        lead_push(s->lead, &x->job);
-    }
+    if (WEIR_UNLIKELY(x->server->admission.policy != NULL))
+        exchange_go_on(x);
+    else
+        make_ready(x);
 }
 
 /* Hand over a request whose body is still coming. */
@@ -1003,6 +1082,8 @@ static void run_ended(struct exchange *x)
 {
     x->run_over = true;
     heap_del(&x->server->alarms, &x->alarm);
+    if (WEIR_UNLIKELY(x->admitted.ticket != GATE_NONE))
+        admission_leave(x);
     if (WEIR_UNLIKELY(x->late != LATE_NOT))
         come_back(x);
     if (x->state == X_ORPHAN) {
@@ -1335,6 +1416,11 @@ static void on_gone(struct h1_conn *hc)
             break;
         }
         counter_add(&s->counters->abandoned, 1);
+        record(x, close_reason_word((enum close_reason)x->left));
+        recycle(x);
+        break;
+    case X_PARKED:
+        counter_add(&s->counters->abandoned, 1);
         WEIR_FALLTHROUGH;
     case X_RECEIVING:
     case X_SENDING:
@@ -1357,6 +1443,8 @@ static struct call other_call(const struct exchange *x)
                          .ops = &CALL_OPS,
                          .ident = &x->server->ident,
                          .last = x->call.last,
+                         .extra = x->call.extra,
+                         .cors = x->call.cors,
                          .bodyless = x->req.head};
 }
 
@@ -1385,11 +1473,17 @@ static void answer_instead(struct exchange *x, struct call *c)
 /* ---- when its time is over ---- */
 
 /* The answer to a request whose time is over, of which the application has begun, or has not. */
-static void late_answer(struct call *c, bool begun)
+static void late_answer(const struct exchange *x, struct call *c, bool begun)
 {
-    call_error(c, 504,
-               begun ? "the application took too long; the server's log says more"
-                     : "the request waited for its turn until its time was over; try again later");
+    const char *text = begun ? "the application took too long; the server's log says more"
+                             : "the request waited for its turn until its time was over; try again later";
+    struct refusal why;
+    if (admission_explains(x, REFUSAL_DEADLINE, &why)) {
+        why.detail = text;
+        refuse(c, &why);
+    } else {
+        call_error(c, 504, text);
+    }
 }
 
 /* "the deadline of 3 s has passed for /path": the beginning of its lines in the log. */
@@ -1421,7 +1515,7 @@ static void late_queue(struct exchange *x)
     log_flood(LOG_WARNING, x->call.id, "%s: it has waited for a place, and is answered 504", text);
     struct call c = other_call(x);
     c.keep_alive = may_keep(x);
-    late_answer(&c, false);
+    late_answer(x, &c, false);
     answer_instead(x, &c);
     recycle(x);
 }
@@ -1446,7 +1540,7 @@ static const char *late_tell(struct exchange *x)
     struct call c = other_call(x);
     /* After run-timeout a client does better elsewhere: the only thread here may be stuck. */
     c.keep_alive = x->deadline_ms && (int64_t)loop_now_ms(&x->server->loop) >= x->deadline_ms && may_keep(x);
-    late_answer(&c, true);
+    late_answer(x, &c, true);
     answer_instead(x, &c);
     return "the client is told 504";
 }
@@ -1517,7 +1611,9 @@ static void on_alarm(struct exchange *x, int64_t now)
             set_alarm(x, due);
         else if (x->state == X_RECEIVING)
             late_body(x);
-        else if (x->state == X_IN_WORK && lead_cancel(s->lead, &x->job))
+        else if (x->state == X_PARKED && admission_wait_over(x, now))
+            exchange_refuse(x);
+        else if (x->state == X_PARKED || (x->state == X_IN_WORK && lead_cancel(s->lead, &x->job)))
             late_queue(x);
         else
             late_run(x, now);
@@ -1575,7 +1671,8 @@ void exchange_hand_waiting(struct server *s)
     for (struct list *n = s->exchanges.next; n != &s->exchanges && !s->h1.hand_full;) {
         struct exchange *x = container_of(n, struct exchange, all);
         n = n->next;
-        if (x->state != X_IN_WORK || !h1_can_hand_waiting(x->hc))
+        /* What was spent for it here would be spent once more there. */
+        if (x->state != X_IN_WORK || !admission_is_free(&x->admitted) || !h1_can_hand_waiting(x->hc))
             continue;
         struct h1_conn *hc = x->hc;
         struct slice bytes = bytes_of(x, s->loop.read_buf);
@@ -1598,11 +1695,17 @@ void exchange_turn_away(struct server *s)
     for (struct list *n = s->exchanges.next; n != &s->exchanges;) {
         struct exchange *x = container_of(n, struct exchange, all);
         n = n->next;
-        if (x->state != X_IN_WORK || x->flushed || !lead_cancel(s->lead, &x->job))
+        bool waits = x->state == X_PARKED ||
+                     (x->state == X_IN_WORK && !x->flushed && lead_cancel(s->lead, &x->job));
+        if (!waits)
             continue;
         counter_add(&s->counters->abandoned, 1);
         struct call c = other_call(x);
-        call_error(&c, 503, "the server stops; try again");
+        struct refusal why;
+        if (admission_explains(x, REFUSAL_STOPPING, &why))
+            refuse(&c, &why);
+        else
+            call_error(&c, 503, "the server stops; try again");
         answer_instead(x, &c);
         recycle(x);
     }
@@ -1611,6 +1714,8 @@ void exchange_turn_away(struct server *s)
 static bool on_is_queued(struct h1_conn *hc)
 {
     const struct exchange *x = hc->user;
+    if (x && x->state == X_PARKED)
+        return true;
     return x && x->state == X_IN_WORK && !atomic_load_explicit(&x->begun_ms, memory_order_relaxed);
 }
 
@@ -1649,7 +1754,15 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
     struct call c = {.req = x ? &x->req : &unknown, .file_fd = -1, .ops = &CALL_OPS, .ident = &s->ident};
     c.out = (struct buf){0};
     c.bodyless = x && x->req.head;
-    call_error(&c, why->status, why->reason);
+    const struct refusal *refused = x ? x->admitted.refused : NULL;
+    if (x) {
+        c.extra = x->call.extra;
+        c.cors = x->call.cors;
+    }
+    if (refused && refusal_status(refused->id) == why->status)
+        refuse(&c, refused);
+    else
+        call_error(&c, why->status, why->reason);
     if (!x) /* else record counts it */
         counter_add(&s->counters->responses[why->status / 100], 1);
     if (buf_add(out, c.out.p, c.out.n))

@@ -6,6 +6,8 @@
  * run has ended: then the executing thread owns `call`, and the two share what stands behind `lock`.
  *
  *   RECEIVING  its body is coming                     waits on: the client (body deadline)
+ *   PARKED     for the keeper's answer, or in the queue of its route
+ *                                                     waits on: serve/admission, within its wait and deadline
  *   IN_WORK    on the ready queue of serve/lead, or run by a thread (then `started` is true)
  *                                                     waits on: a place in the application, or it
  *   SENDING    the run is over, bytes still go out    waits on: the client (send deadline)
@@ -26,10 +28,11 @@
 #include "handler/handler.h"
 #include "http/h1_conn.h"
 #include "net/loop.h"
+#include "serve/admission.h"
 #include "serve/lead.h"
 #include "serve/server.h"
 
-enum exchange_state { X_IDLE = 0, X_RECEIVING, X_IN_WORK, X_SENDING, X_ORPHAN };
+enum exchange_state { X_IDLE = 0, X_RECEIVING, X_PARKED, X_IN_WORK, X_SENDING, X_ORPHAN };
 
 /* Bytes between the executor and the loop: first in memory, then in an unlinked file. */
 struct outq {
@@ -70,6 +73,7 @@ struct exchange {
     uint64_t peer_key;         /* whose remote_addr and port (IPv4) stand in `peer`; 0 = nobody's */
     struct proxy_facts facts;
     struct tls_facts tls;      /* of the connection; its texts stand in the arena */
+    struct admitted admitted;  /* leader: what the checks of the policy found and spent */
     _Atomic bool flushed;      /* set by the executor: call_flush was used */
     _Atomic bool hinted;       /* set by the executor: interim responses went through outq */
     _Atomic int64_t begun_ms;  /* set by the executor: the run has begun, with run-timeout: when (monotonic); 0: it has not */
@@ -112,6 +116,17 @@ struct exchange {
 extern const struct h1_up EXCHANGE_UP;
 
 struct exchange *exchange_of_job(struct lead_job *job);
+
+/* For serve/admission. Is the path that of Weir's own `rest`? */
+bool exchange_path_is(const struct exchange *x, struct slice rest);
+/* A parked request has got its quota: on to the place of its route. */
+void exchange_go_on(struct exchange *x);
+/* A parked request has got its place: on to the application. */
+void exchange_go(struct exchange *x);
+/* A parked request is refused: x->admitted.refused says why. */
+void exchange_refuse(struct exchange *x);
+/* A parked request was answered in x->call. */
+void exchange_answered(struct exchange *x);
 
 /* For serve/lead: run it; ended while leading; ended elsewhere. */
 void exchange_run(struct server *s, void *local, struct lead_job *job);

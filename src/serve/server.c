@@ -371,6 +371,8 @@ int server_bind(struct listen_set *set, const struct conf *c, const struct conf_
 
 int server_listen(struct server *s, const int *fds, unsigned n_fds, struct err *e)
 {
+    if (admission_alone(s, e))
+        return -1;
     for (unsigned i = 0; i < n_fds; i++) {
         char text[32];
         snprintf(text, sizeof text, "fd://%d", fds[i]);
@@ -390,6 +392,11 @@ void server_join_board(struct server *s, const struct server_worker *w)
     s->worker.given = *w;
     s->worker.slot = &w->board->slots[w->slot];
     s->counters = &s->worker.slot->counters;
+    s->admission.shared = w->shared;
+    s->admission.policy = w->policy;
+    s->worker.given.policy = NULL;
+    s->admission.owner = (struct gate_owner){
+        .slot = w->slot, .generation = atomic_load(&s->worker.slot->generation)};
     s->h1.open_gauge = &s->worker.slot->open;
     if (w->hand_recv >= 0)
         listen_hand(&s->listeners, w->hand_recv);
@@ -438,6 +445,14 @@ static void make_timer(struct server *s, uv_timer_t *timer, uv_timer_cb cb, uint
     uv_timer_stop(timer);
 }
 
+static bool has_reserved(const struct conf *c)
+{
+    for (unsigned i = 0; i < c->policy.n_routes; i++)
+        if (c->policy.routes[i].lane == LANE_RESERVED)
+            return true;
+    return false;
+}
+
 int server_start(struct server *s, struct err *e)
 {
     const struct conf *c = s->conf;
@@ -465,6 +480,8 @@ int server_start(struct server *s, struct err *e)
     uv_timer_init(&s->loop.uv, &s->alarm_timer);
     s->alarm_timer.data = s;
     worker_init(s);
+    if (admission_start(s, e))
+        return -1;
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
     if (rc)
         return err_set(e, "cannot start: %s", uv_strerror(rc));
@@ -491,7 +508,12 @@ int server_start(struct server *s, struct err *e)
         .places_max = (unsigned)c->threads.max,
         .stack_bytes = (unsigned)c->thread_stack,
         .monitor_off = monitor && strcmp(monitor, "off") == 0,
+        .reserved_lane = has_reserved(c),
     };
+    if (lead.reserved_lane && lead.places_max == 1)
+        log_line(LOG_WARNING, 0,
+                 "lane: reserved does nothing with one thread, because the application may not be safe with two; "
+                 "raise --threads, or let health checks ask %sping", *c->internal_path ? c->internal_path : "/-/");
     if (s->worker.slot) {
         lead.busy = &s->worker.slot->busy;
         lead.waiting = &s->worker.slot->waiting;
@@ -533,8 +555,10 @@ void server_free(struct server **sp)
         uv_close((uv_handle_t *)&s->alarm_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
         worker_close(s);
+        admission_close(s);
         loop_fini(&s->loop);
     }
+    admission_free(s);
     listen_fini(&s->listeners);
     if (s->lead)
         lead_free(&s->lead);

@@ -25,6 +25,7 @@
 #include "obs/access.h"
 #include "obs/counters.h"
 #include "obs/scoreboard.h"
+#include "serve/admission.h"
 #include "serve/lead.h"
 #include "serve/worker.h"
 
@@ -51,6 +52,7 @@ struct server {
     struct access_log *access; /* owned; NULL = none */
     struct tls_context *tls;   /* owned; NULL = none */
     struct worker worker;
+    struct server_admission admission;
 
     struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
     struct reply_ident ident;  /* of all responses */

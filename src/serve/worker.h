@@ -19,6 +19,8 @@
 
 struct server;
 struct h1_conn;
+struct policy;
+struct shared;
 
 /* What a worker of several is given. All descriptors are lent and stay open as long as the server. */
 struct server_worker {
@@ -27,6 +29,8 @@ struct server_worker {
     int hand_recv;    /* SOCK_SEQPACKET shared by all workers: connections that a stopping worker hands over; -1: none */
     int hand_send;    /* its other end */
     int tell_fd;      /* one byte tells the supervisor to look at the board; -1: nobody */
+    struct shared *shared; /* of admission */
+    struct policy *policy; /* taken; NULL: the file says nothing of admission */
 };
 
 struct worker {

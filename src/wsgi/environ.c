@@ -737,12 +737,31 @@ static int client_cert_put(PyObject *dict, const struct tls_facts *tls)
                : 0;
 }
 
+/* A text of ours, which is UTF-8 unless a user's name is not. */
+static int text_put(PyObject *dict, PyObject *key, struct slice text)
+{
+    return text.n ? put(dict, key, PyUnicode_DecodeUTF8(text.p, (Py_ssize_t)text.n, "replace")) : 0;
+}
+
+/* Who asks, as admission has found it. No field of a request can be named so. */
+static int who_put(PyObject *dict, const struct who *who)
+{
+    return text_put(dict, W_KEY(weir_user_by), slice_str(who->by)) ||
+                   text_put(dict, W_KEY(weir_user), who->user) ||
+                   text_put(dict, W_KEY(weir_tier), who->tier) ||
+                   text_put(dict, W_KEY(weir_claims), who->claims)
+               ? -1
+               : 0;
+}
+
 /* What belongs to this request alone. */
 static int request_put(struct wsgi_run *run, PyObject *dict)
 {
     const struct call *c = run->c;
     const struct req *r = c->req;
     if (put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
+        return -1;
+    if (WEIR_UNLIKELY(c->who != NULL) && who_put(dict, c->who))
         return -1;
     /* The base says GET and HTTP/1.1, and has the shared empty input. */
     if (!slice_eq(r->method, SLICE("GET")) &&

@@ -62,6 +62,10 @@
     X(waitress_client_disconnected, "waitress.client_disconnected")                                \
     X(weir_client_disconnected, "weir.client_disconnected")                                        \
     X(weir_request_id, "weir.request_id")                                                          \
+    X(weir_user, "weir.user")                                                                      \
+    X(weir_user_by, "weir.user_by")                                                                \
+    X(weir_tier, "weir.tier")                                                                      \
+    X(weir_claims, "weir.claims")                                                                  \
     X(close, "close")
 
 enum wsgi_key {
