@@ -26,7 +26,6 @@ struct python_seat {
     struct config_object *config; /* counted; texts of `keeper` are its */
     struct keeper_door door;
     struct keeper_config keeper;
-    int64_t grace_ms;
     int told[2]; /* owned; the supervisor holds [1] and writes nothing */
 };
 

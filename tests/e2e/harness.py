@@ -472,15 +472,24 @@ class Server:
         if not self.supervised:
             return [self.pid]
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in text.split() if pid != str(self.template_pid())]
+        others = {self.template_pid(), *self.keeper_pids()}
+        return [int(pid) for pid in text.split() if int(pid) not in others]
+
+    def _children_titled(self, title: bytes) -> list[int]:
+        found = []
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title):
+                    found.append(int(pid))
+        return found
 
     def template_pid(self) -> int:
         """The process that forks the workers of --preload; 0: there is none."""
-        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"weir: template"):
-                    return int(pid)
-        return 0
+        return next(iter(self._children_titled(b"weir: template")), 0)
+
+    def keeper_pids(self) -> list[int]:
+        """The processes that write the quotas and fetch key sets."""
+        return self._children_titled(b"weir: keeper")
 
     @property
     def worker_pid(self) -> int:

@@ -245,7 +245,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(weir: Starter, tmp_path:
     assert server.get("/version").text == "one"
     (tmp_path / "version").write_text("two")
     assert len(serving(server, 2)) == 2
-    assert {server.get("/version").text for _ in range(40)} == {"one", "two"}
+    wait_for(lambda: {server.get("/version").text for _ in range(40)} == {"one", "two"})
 
 
 # ---- the end of the supervisor ----

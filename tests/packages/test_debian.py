@@ -68,7 +68,7 @@ def test_every_library_that_is_linked_comes_with_a_dependency(deb, unpacked):
         needed |= set(re.findall(r"\(NEEDED\).*\[(\S+)\]", run("readelf", "-d", file)))
     packages = {"libc.so.6": "libc6", "ld-linux-x86-64.so.2": "libc6", "libm.so.6": "libc6", "libuv.so.1": "libuv1",
                 "libyaml-0.so.2": "libyaml-0-2", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3",
-                "libsqlite3.so.0": "libsqlite3-0", "libcurl.so.4": "libcurl4"}
+                "libjansson.so.4": "libjansson4", "libsqlite3.so.0": "libsqlite3-0", "libcurl.so.4": "libcurl4"}
     for library in needed:
         assert re.search(rf"\b{re.escape(packages[library])}\b", depends), library
 

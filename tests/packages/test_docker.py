@@ -133,7 +133,7 @@ def test_runtime_libraries_are_those_of_the_debian_package():
     for shared in (ROOT / "build/python/weir").glob("*.so"):
         linked |= set(re.findall(r"\(NEEDED\).*\[(\S+)\]", run("readelf", "-d", shared)))
     owners = {"libuv.so.1": "libuv1", "libyaml-0.so.2": "libyaml-0-2", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3",
-              "libsqlite3.so.0": "libsqlite3-0", "libcurl.so.4": "libcurl4"}
+              "libjansson.so.4": "libjansson4", "libsqlite3.so.0": "libsqlite3-0", "libcurl.so.4": "libcurl4"}
     system = re.compile(r"lib(c|m)\.so|ld-linux")
     assert {owners[name] for name in linked if not system.match(name)} == packages
 
