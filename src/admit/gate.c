@@ -114,7 +114,8 @@ struct route {
     /* Under the lock. These outlive a repair: */
     uint64_t seq;
     uint64_t round;       /* of the last grant */
-    uint32_t concurrency; /* the last that was told */
+    uint32_t concurrency; /* the newest that was told */
+    int64_t limits_ns;    /* when it was decided */
     uint32_t samples;     /* of mean_ns, up to MEAN_SHARE */
     int64_t mean_ns;      /* 0 = unknown */
     uint64_t entered, queued, full, late, left;
@@ -665,6 +666,15 @@ static struct route *route_of(struct gates *g, uint32_t route)
     return &g->routes[route];
 }
 
+/* Who still has older limits changes nothing. */
+static inline void limits_take(struct route *r, const struct gate_limits *limits)
+{
+    if (WEIR_UNLIKELY(limits->made_ns < r->limits_ns))
+        return;
+    r->limits_ns = limits->made_ns;
+    r->concurrency = limits->concurrency;
+}
+
 /* Free tokens go to who waits. */
 static void grant(struct gates *g, struct route *r, int64_t now_ns)
 {
@@ -812,7 +822,7 @@ static bool route_reset(struct gates *g, struct route *r)
     bool idle = r->used == 0;
     if (idle) {
         r->concurrency = r->samples = 0;
-        r->mean_ns = r->waited_ns = 0;
+        r->mean_ns = r->waited_ns = r->limits_ns = 0;
         r->entered = r->queued = r->full = r->late = r->left = 0;
         if (r->chunks > 0) /* the last one is kept else */
             chunk_give_back(g, r, r->chunk[KIND_TICKETS].first);
@@ -878,7 +888,7 @@ enum gate_verdict gates_enter(struct gates *g, const struct gate_ask *ask, int64
     *out = (struct gate_answer){.ticket = GATE_NONE};
     enum gate_verdict verdict;
     route_lock(g, r);
-    r->concurrency = ask->limits.concurrency;
+    limits_take(r, &ask->limits);
     if (WEIR_UNLIKELY(r->waiting > 0 && r->running < r->concurrency))
         grant(g, r, now_ns); /* the limit grew; nobody passes those that wait */
     if (r->running >= r->concurrency) {
@@ -915,7 +925,7 @@ void gates_pump(struct gates *g, uint32_t route, const struct gate_limits *limit
     must(limits->concurrency >= 1);
     struct route *r = route_of(g, route);
     route_lock(g, r);
-    r->concurrency = limits->concurrency;
+    limits_take(r, limits);
     grant(g, r, now_ns);
     route_unlock(r);
     wakes_take(g, wakes);

@@ -46,11 +46,13 @@ struct gate_owner {
     uint32_t slot, generation;
 };
 
-/* Limits come with every call, so that a reload changes them for the requests that come. */
+/* Limits come with every call, so that a reload changes them for the requests that come. While old
+ * and new processes serve together, the newest concurrency that was told holds for all. */
 struct gate_limits {
     uint32_t concurrency; /* >= 1 */
     uint32_t queue_size;
     int64_t wait_ns; /* longest wait */
+    int64_t made_ns; /* when somebody decided so */
 };
 
 enum gate_verdict {

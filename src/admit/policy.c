@@ -453,11 +453,12 @@ void policy_periods(int64_t now_s, int64_t *day_ends_s, int64_t *month_ends_s)
     *month_ends_s = (int64_t)timegm(&next);
 }
 
-struct gate_limits policy_gate_limits(const struct policy_route *r)
+struct gate_limits policy_gate_limits(const struct policy *p, const struct policy_route *r)
 {
     return (struct gate_limits){.concurrency = (uint32_t)r->concurrency,
                                 .queue_size = (uint32_t)r->queue_size,
-                                .wait_ns = r->queue_wait_ms * 1000000};
+                                .wait_ns = r->queue_wait_ms * 1000000,
+                                .made_ns = p->said->read_ns};
 }
 
 bool policy_pump(const struct policy *p, unsigned *route, int64_t now_ns, struct gate_wakes *wakes)
@@ -465,7 +466,7 @@ bool policy_pump(const struct policy *p, unsigned *route, int64_t now_ns, struct
     wakes->n = 0;
     while (*route < p->said->n_routes) {
         const struct route *r = &p->routes[*route];
-        struct gate_limits limits = policy_gate_limits(r->said);
+        struct gate_limits limits = policy_gate_limits(p, r->said);
         if (r->gate != GATE_NONE)
             gates_pump(p->shared.gates, r->gate, &limits, now_ns, wakes);
         if (wakes->n < countof(wakes->slots)) /* this route is done */

@@ -98,7 +98,7 @@ enum policy_quota_kind policy_quota(const struct admission *a, const struct poli
 
 /* The route's number among the gates; GATE_NONE: it has no bound. */
 uint32_t policy_gate(const struct policy *p, const struct admission *a);
-struct gate_limits policy_gate_limits(const struct policy_route *r);
+struct gate_limits policy_gate_limits(const struct policy *p, const struct policy_route *r);
 
 /* The limits of this policy are new: what waits at its gates may start. `wakes` as gates_pump; call
  * it until false. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "conf/policy_private.h"
 #include "conf/yaml.h"
 
@@ -177,6 +178,7 @@ int conf_set(struct conf *c, const char *name, const char *value, const char *so
 int conf_init(struct conf *c, enum conf_dialect dialect, struct err *e)
 {
     *c = (struct conf){.dialect = dialect, .policy = policy_none, .arena = {.max = CONF_BYTES_MAX}};
+    c->policy.read_ns = clock_mono_ns();
     if (!(c->priv = calloc(1, sizeof(struct conf_priv))))
         return err_set(e, "out of memory");
     for (unsigned i = 0; i < CONF_ROWS; i++)

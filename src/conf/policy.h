@@ -153,6 +153,7 @@ struct conf_policy {
     const struct policy_route *routes; /* the first that matches counts */
     unsigned n_routes;
     const char *file; /* for messages; "" = there is none */
+    int64_t read_ns;  /* monotonic: when; of two policies the one that was read later holds */
 };
 
 /* Does the file say anything of admission? */

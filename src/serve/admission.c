@@ -260,7 +260,7 @@ static enum admission_next enter_gate(struct exchange *x)
         return ADMISSION_GO;
     struct gate_ask ask = {
         .route = route,
-        .limits = policy_gate_limits(r),
+        .limits = policy_gate_limits(m->policy, r),
         .owner = m->owner,
         .flow = a->found.flow,
         .shares = r->queue_fair_by != BY_ROUTE,

@@ -444,7 +444,7 @@ static void round_run(uint64_t random)
     must(m->g);
     m->route = gates_route(m->g, "model");
     m->other = gates_route(m->g, "other");
-    m->limits = (struct gate_limits){1 + pick(m, 20), pick(m, 300), 0};
+    m->limits = (struct gate_limits){1 + pick(m, 20), pick(m, 300), 0, 0};
     for (unsigned i = 0; i < OWNERS; i++)
         m->owners[i] = (struct gate_owner){i * 171, 1 + pick(m, 5)};
     m->flows_most = 1 + pick(m, pick(m, 2) ? FLOWS : 4);

@@ -34,7 +34,7 @@ static struct bench bench_new(uint32_t concurrency, uint32_t queue_size)
     struct bench b = {.g = gates_new()};
     assert_non_null(b.g);
     b.route = gates_route(b.g, "POST /api/ai/*");
-    b.limits = (struct gate_limits){concurrency, queue_size, 30 * SECOND};
+    b.limits = (struct gate_limits){concurrency, queue_size, 30 * SECOND, 0};
     return b;
 }
 
@@ -337,6 +337,27 @@ static void larger_limit_lets_waiting_ones_in_first(void **state)
     assert_int_equal(granted(&b), 3); /* the wake comes with the next call that has one */
     gates_pump(b.g, b.route, &b.limits, 0, &b.wakes);
     assert_int_equal(b.wakes.n, 1);
+    bench_free(&b);
+}
+
+static void older_limit_changes_nothing(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(1, 10);
+    struct gate_limits old = b.limits;
+    (void)ticket_of(&b, 1, 1, 0, GATE_ENTERED);
+    uint32_t second = ticket_of(&b, 1, 2, 0, GATE_QUEUED);
+    (void)ticket_of(&b, 1, 3, 0, GATE_QUEUED);
+    b.limits.concurrency = 2;
+    b.limits.made_ns = 5; /* a reload */
+    gates_pump(b.g, b.route, &b.limits, 0, &b.wakes);
+    assert_int_equal(granted(&b), 2);
+    b.limits = old; /* a process that has not heard of it */
+    (void)ticket_of(&b, 1, 4, 0, GATE_QUEUED);
+    gates_pump(b.g, b.route, &b.limits, 0, &b.wakes);
+    assert_int_equal(granted(&b), 0);
+    leave(&b, second, 1);
+    assert_int_equal(granted(&b), 3);
     bench_free(&b);
 }
 
@@ -1049,6 +1070,7 @@ int main(void)
         cmocka_unit_test(expected_wait_beyond_the_limit_is_refused_at_once),
         cmocka_unit_test(mean_follows_within_twenty_completions),
         cmocka_unit_test(larger_limit_lets_waiting_ones_in_first),
+        cmocka_unit_test(older_limit_changes_nothing),
         cmocka_unit_test(smaller_limit_holds_until_enough_have_left),
         cmocka_unit_test(wakes_that_do_not_fit_come_with_the_next_call),
         cmocka_unit_test(grants_that_do_not_fit_come_with_the_next_call),
