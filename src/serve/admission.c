@@ -440,6 +440,8 @@ void admission_end(struct exchange *x, bool began)
 {
     struct admitted *a = &x->admitted;
     struct keeper_link *link = x->server->admission.link;
+    if (a->found.n_spent && !began && x->state != X_SENDING) /* nothing has answered it */
+        policy_refund(x->server->admission.policy, &a->found, clock_mono_ns());
     if (a->question && link)
         keeper_link_forget(link, a->question);
     if (a->spent && !began && link && keeper_link_refund(link, a->op))

@@ -86,7 +86,8 @@ bool admission_native(struct exchange *x);
 
 /* The application has returned. */
 void admission_leave(struct exchange *x);
-/* The exchange is recycled: `began`: the application has seen the request. */
+/* The exchange is recycled, in the state in which it ended: `began`: the application has seen the
+ * request. Rates of one that neither it nor a C handler has answered are given back. */
 void admission_end(struct exchange *x, bool began);
 
 /* It is parked, and this is the loop's time: is its wait over? Then x->admitted.refused says so. */
