@@ -14,6 +14,8 @@
 
 /* A queue in which somebody waits longer is told in the log. */
 static const int64_t LONG_WAIT_MS = 1000;
+/* Such a line is written no more often than this. */
+static const int64_t TOLD_MS = 10000;
 /* Nobody is told to come back later than this for a place. */
 static const int64_t RETRY_S_MAX = 60;
 /* Grants that are taken at once. */
@@ -38,23 +40,30 @@ int admission_alone(struct server *s, struct err *e)
     return policy_new(&m->policy, s->conf, &m->shared->parts, e);
 }
 
+/* A request found its place soon. With users that take turns there may be others that did not, so
+ * this counts some time after the line. */
+static void is_short(const struct exchange *x)
+{
+    int64_t *told = &x->server->admission.told_ms[x->admitted.found.index];
+    if (WEIR_UNLIKELY(*told && loop_ms(x) - *told >= TOLD_MS))
+        *told = 0;
+}
+
 /* A line where requests wait long, with the cure; one until the queue is short again. */
 static void look_at_wait(struct exchange *x)
 {
     struct server_admission *m = &x->server->admission;
     const struct policy_route *r = x->admitted.found.route;
     int64_t waited = loop_ms(x) - x->admitted.parked_ms;
-    if (waited < LONG_WAIT_MS) {
-        m->told_queue = false;
+    int64_t *told = &m->told_ms[x->admitted.found.index];
+    if (waited < LONG_WAIT_MS)
+        is_short(x);
+    if (waited < LONG_WAIT_MS || *told)
         return;
-    }
-    if (m->told_queue)
-        return;
-    m->told_queue = true;
+    *told = loop_ms(x);
     log_line(LOG_WARNING, x->call.id,
              "requests of %s wait %.1f s for one of its %lld places; raise its concurrency if what "
-             "it waits for "
-             "can take more, or its users' rates are too high for it",
+             "it waits for can take more, or lower its users' rates",
              r->name, (double)waited / 1000, (long long)r->concurrency);
 }
 
@@ -275,6 +284,7 @@ static enum admission_next enter_gate(struct exchange *x)
     switch (v) {
     case GATE_ENTERED:
         a->ticket = answer.ticket;
+        is_short(x);
         return ADMISSION_GO;
     case GATE_QUEUED:
         a->ticket = answer.ticket;
@@ -463,6 +473,25 @@ void admission_end(struct exchange *x, bool began)
 int64_t admission_wait_ends(const struct exchange *x)
 {
     return x->admitted.park == PARK_QUEUE ? x->admitted.wait_ends_ms : INT64_MAX;
+}
+
+int64_t admission_look_at(const struct exchange *x)
+{
+    const struct admitted *a = &x->admitted;
+    int64_t at = a->parked_ms + LONG_WAIT_MS;
+    return a->park == PARK_QUEUE && loop_ms(x) < at ? at : 0;
+}
+
+bool admission_look(struct exchange *x)
+{
+    if (x->admitted.park != PARK_QUEUE)
+        return true;
+    take_granted(x->server);
+    if (x->admitted.park != PARK_QUEUE)
+        return false;
+    if (loop_ms(x) - x->admitted.parked_ms >= LONG_WAIT_MS)
+        look_at_wait(x);
+    return true;
 }
 
 bool admission_wait_over(struct exchange *x, int64_t now_ms)

@@ -59,7 +59,8 @@ struct server_admission {
     struct keeper_link *link; /* owned; NULL: nobody is to be asked */
     uv_poll_t wake;           /* others have granted us something */
     bool wake_made;
-    bool told_queue; /* a line about a long queue was written, and it is not yet short */
+    int64_t told_ms[POLICY_ROUTES_MAX]; /* loop time at which a line about the route's long queue
+                                         * was written; 0: none, or it was short since */
 };
 
 /* In server_new, without a supervisor: make what the configuration needs for one process. */
@@ -90,10 +91,15 @@ void admission_leave(struct exchange *x);
  * request. Rates of one that neither it nor a C handler has answered are given back. */
 void admission_end(struct exchange *x, bool began);
 
-/* It is parked, and this is the loop's time: is its wait over? Then x->admitted.refused says so. */
+/* It is parked, and this is the loop's time: take a grant that has just come, else look how long it
+ * has waited. False: it is parked no more. */
+WEIR_MUST_USE bool admission_look(struct exchange *x);
+/* Is its wait over? Then x->admitted.refused says so. */
 bool admission_wait_over(struct exchange *x, int64_t now_ms);
 /* Loop time at which that will be; INT64_MAX: never. */
 int64_t admission_wait_ends(const struct exchange *x);
+/* Loop time at which admission_look has something to look at, if it still waits; 0: it has. */
+int64_t admission_look_at(const struct exchange *x);
 
 /* The refusal of a request whose deadline has passed, or that the stop of the server meets: fills
  * in *r and says whether the answer is to be such a one, or plain text. */

@@ -775,6 +775,16 @@ void exchange_go(struct exchange *x)
     make_ready(x);
 }
 
+/* When its time is over, or something is to be said of the queue. */
+static void set_parked_alarm(struct exchange *x)
+{
+    int64_t due = due_ms(x), look = admission_look_at(x);
+    if (look && look < due)
+        due = look;
+    if (due != INT64_MAX)
+        set_alarm(x, due);
+}
+
 void exchange_go_on(struct exchange *x)
 {
     switch (admission_enter(x)) {
@@ -783,8 +793,7 @@ void exchange_go_on(struct exchange *x)
         break;
     case ADMISSION_PARKED:
         x->state = X_PARKED;
-        if (due_ms(x) != INT64_MAX)
-            set_alarm(x, due_ms(x));
+        set_parked_alarm(x);
         break;
     case ADMISSION_REFUSED:
         exchange_refuse(x);
@@ -1606,6 +1615,10 @@ static void on_alarm(struct exchange *x, int64_t now)
     int64_t due;
     switch (x->late) {
     case LATE_NOT:
+        if (x->state == X_PARKED && admission_look(x) && due_ms(x) > now) {
+            set_parked_alarm(x);
+            break;
+        }
         due = due_ms(x);
         if (due > now)
             set_alarm(x, due);
