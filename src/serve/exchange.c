@@ -463,8 +463,11 @@ static int64_t due_ms(const struct exchange *x)
 /* It goes on the ready queue. */
 static inline void start_waiting(struct exchange *x)
 {
+    struct server *s = x->server;
     x->state = X_IN_WORK;
-    if (WEIR_UNLIKELY(x->server->conf->run_timeout))
+    if (WEIR_UNLIKELY(!s->ready_watched))
+        server_watch_ready(s);
+    if (WEIR_UNLIKELY(s->conf->run_timeout))
         set_alarm(x, due_ms(x));
 }
 

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
 #include "serve/exchange.h"
@@ -17,6 +18,11 @@
 static const rlim_t DESCRIPTORS_KEPT = 256;
 /* request-buffering auto: how often slow bodies are looked at, while there are any. */
 static const uint64_t SLOW_TICK_MS = 50;
+/* A request that waits longer for a thread is told in the log, once until none waits for half of that. */
+static const int64_t READY_LONG_NS = 1000000000;
+static const int64_t READY_SHORT_NS = 500000000;
+/* How often that is looked at while requests wait; so long after the first request of some, too. */
+static const uint64_t READY_TICK_MS = 500;
 
 static const char REFUSED[] = "HTTP/1.1 503 Service Unavailable\r\n"
                               "Content-Type: text/plain; charset=utf-8\r\n"
@@ -431,6 +437,50 @@ void server_alarm(struct server *s, int64_t at_ms)
     uv_timer_start(&s->alarm_timer, on_alarm_timer, at_ms > now ? (uint64_t)(at_ms - now) : 0, 0);
 }
 
+/* ---- requests that wait for a thread ---- */
+
+/* One line, with the cure, until the queue is short again. */
+static void tell_ready(struct server *s, const struct lead_stats *stats, int64_t age_ns)
+{
+    const struct conf *c = s->conf;
+    bool one = c->dialect == CONF_WAITRESS || !s->worker.slot; /* where there are no workers */
+    s->told_ready = true;
+    if (stats->busy >= (uint64_t)c->threads.max)
+        log_line(LOG_WARNING, 0,
+                 "%u requests wait for a thread, the first for %.1f s: all of %lld are inside the application; if it is "
+                 "safe with more, give it --threads N or --threads auto, or %s",
+                 stats->waiting, (double)age_ns / 1e9, (long long)c->threads.max,
+                 one ? "run it under weir with --workers N" : "more processes with --workers N");
+    else
+        log_line(LOG_WARNING, 0,
+                 "%u requests wait for a thread, the first for %.1f s, though only %u of %lld are inside the application: "
+                 "it computes, which more threads (--threads) do not help; %s",
+                 stats->waiting, (double)age_ns / 1e9, stats->busy, (long long)c->threads.max,
+                 one ? "run it under weir with --workers N" : "give it more processes with --workers N");
+}
+
+static void on_ready_timer(uv_timer_t *timer)
+{
+    struct server *s = timer->data;
+    struct lead_stats stats;
+    lead_stats(s->lead, &stats);
+    int64_t age_ns = stats.oldest_ns ? clock_mono_ns() - stats.oldest_ns : 0;
+    if (age_ns >= READY_LONG_NS && !s->told_ready)
+        tell_ready(s, &stats, age_ns);
+    else if (age_ns < READY_SHORT_NS)
+        s->told_ready = false;
+    if (stats.waiting)
+        return;
+    s->ready_watched = false;
+    uv_timer_stop(timer);
+}
+
+void server_watch_ready(struct server *s)
+{
+    s->ready_watched = true;
+    uv_timer_again(&s->ready_timer);
+}
+
 static void on_slow_timer(uv_timer_t *timer)
 {
     exchange_slow_bodies(timer->data);
@@ -477,6 +527,7 @@ int server_start(struct server *s, struct err *e)
     s->looped = true;
     make_timer(s, &s->grace_timer, on_grace, 0);
     make_timer(s, &s->slow_timer, on_slow_timer, SLOW_TICK_MS);
+    make_timer(s, &s->ready_timer, on_ready_timer, READY_TICK_MS);
     uv_timer_init(&s->loop.uv, &s->alarm_timer);
     s->alarm_timer.data = s;
     worker_init(s);
@@ -552,6 +603,7 @@ void server_free(struct server **sp)
             h1_server_fini(&s->h1);
         }
         uv_close((uv_handle_t *)&s->slow_timer, NULL);
+        uv_close((uv_handle_t *)&s->ready_timer, NULL);
         uv_close((uv_handle_t *)&s->alarm_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
         worker_close(s);

@@ -74,6 +74,9 @@ struct server {
     unsigned late;             /* runs whose time is over and whose threads are still inside */
     unsigned lost;             /* of these, for so long that they do not come back */
     bool told_lost;            /* a line has said that they are too many */
+    uv_timer_t ready_timer;    /* looks how long requests wait for a thread */
+    bool ready_watched;        /* it runs */
+    bool told_ready;           /* a line has said that they wait long */
     bool in_done;              /* inside exchange_done_leading */
     _Atomic int64_t memory;    /* bytes of bodies and responses that wait in memory */
     uint64_t next_id;
@@ -138,6 +141,9 @@ static inline void server_memory(struct server *s, int64_t bytes)
 
 /* Leader: exchange_alarms has something to do at this loop time. Costs nothing where an earlier time is known. */
 void server_alarm(struct server *s, int64_t at_ms);
+
+/* Leader: a request was put on the ready queue, and nobody looks after that yet. */
+void server_watch_ready(struct server *s);
 
 /* Leader: a connection closed or became idle while accepting was paused; goes on when there is room. */
 void server_accept_again(struct server *s);

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import Client, Response, Server, Starter, wait_for, weir_command
+from harness import APPS, Client, Response, Server, Starter, wait_for, weir_command
 
 PACKAGE = Path(weir_command()[0]).parent / "python"
 IDENTIFY = "identify: [bearer, address]\n"
@@ -45,6 +45,14 @@ class Queued:
         self.write(routes, head)
         self.server = self.weir("queued:app", *arguments, env={"QUEUED": str(self.folder)}, **more)
         return self.server
+
+    def gunicorn(self, routes: str, *options: str) -> Server:
+        return self.start(routes, command=[*weir_command(), "gunicorn", "-b", "127.0.0.1:0", *options,
+                                           "--pythonpath", str(APPS), "queued:app"], cwd=self.folder)
+
+    def waitress(self, routes: str, **settings: Any) -> Server:
+        (self.folder / "queued.py").symlink_to(APPS / "queued.py")
+        return self.start(routes, waitress=True, cwd=self.folder, **settings)
 
     def write(self, routes: str, head: str = IDENTIFY) -> None:
         self.file.write_text(head + "routes:\n" + "".join(f"  {line}\n" for line in routes.splitlines()))
@@ -113,7 +121,7 @@ class Queued:
     def held(self, n: int = 1, name: str = "held", user: str = "holder") -> list[Client]:
         """So many requests that are inside the application until go(name)."""
         clients = [self.client() for _ in range(n)]
-        ids = [f"{name}{next(self.numbers)}" for _ in clients]
+        ids = [f"{name}-{next(self.numbers)}" for _ in clients]
         for c, id in zip(clients, ids):
             self.send(c, f"id={id}&hold={name}", user)
         wait_for(lambda: set(ids) <= {r.id for r in self.runs()}, what=f"{n} requests inside")

@@ -155,7 +155,7 @@ def test_who_waits_longer_than_allowed_is_told_where_he_stood(queued: Queued) ->
     assert all(p["expected_wait"] > 0 and p["retry_after"] >= 1 for p in problems)
     queued.go("held")
     assert busy.response().status == 200
-    assert queued.started() == ["held1"]
+    assert queued.started() == ["held-1"]
     queued.send(waiting[0], "id=again", "me")
     assert waiting[0].response().status == 200
 
@@ -189,7 +189,7 @@ def test_a_deadline_that_passes_in_the_queue_is_504_and_frees_its_place_there(qu
     c = queued.sent("id=second", "me")
     queued.go("held")
     assert c.response().status == 200
-    assert queued.started() == ["held1", "second"]
+    assert queued.started() == ["held-1", "second"]
 
 
 # ---- who leaves ----
@@ -220,7 +220,7 @@ def test_a_client_that_leaves_while_queued_never_starts_and_frees_its_place(queu
     queued.go("held")
     assert other.response().status == 200
     assert busy.response().status == 200
-    assert queued.started() == ["held1", "other"]
+    assert queued.started() == ["held-1", "other"]
     assert server.running()
 
 
@@ -395,6 +395,41 @@ def test_a_queue_older_than_a_second_is_one_line_with_the_cure(queued: Queued) -
     assert server.log.count("for one of its 1 places") == 1
 
 
+@pytest.mark.parametrize("how", ["weir", "workers 0", "gunicorn", "waitress"])
+def test_requests_that_wait_long_for_a_thread_are_one_line_with_the_cure(queued: Queued, how: str) -> None:
+    routes = "- {match: /none, deadline: 60s}"
+    if how == "gunicorn":
+        server = queued.gunicorn(routes)
+    elif how == "waitress":
+        server = queued.waitress(routes, threads=2)
+    else:
+        server = queued.serve(routes, threads=2, workers=1 if how == "weir" else 0)
+    threads = 1 if how == "gunicorn" else 2
+    cure = "more processes with --workers N" if how in ("weir", "gunicorn") else "run it under weir with --workers N"
+    held = queued.held(threads)
+    waiting = [queued.sent(f"id={how[0]}{i}", path="/x") for i in range(3)]
+    line = re.compile(rf"requests wait for a thread, the first for \d\.\d s: all of {threads} are inside the "
+                      rf"application; .* --threads N or --threads auto, or {cure}")
+    server.wait_log(line)
+    assert waiting[0].quiet(0.7)  # for another look
+    queued.go("held")
+    assert [c.response().status for c in [*held, *waiting]] == [200] * (threads + 3)
+    assert server.log.count("requests wait for a thread") == 1
+
+
+def test_a_second_long_wait_for_a_thread_is_told_anew(queued: Queued) -> None:
+    server = queued.serve("- {match: /none, deadline: 60s}", threads=1)
+    for n in (1, 2):
+        [busy] = queued.held(1, f"held{n}")
+        waits = queued.sent("id=waits", path="/x")
+        server.wait_log("requests wait for a thread", count=n)
+        queued.go(f"held{n}")
+        assert [c.response().status for c in (busy, waits)] == [200] * 2
+        begin = server.cpu_seconds()
+        assert not waits.buffer and waits.quiet(0.7)  # nobody waits: a look sees it
+        assert server.cpu_seconds() - begin < 0.3
+
+
 # ---- every command line ----
 
 
@@ -402,12 +437,9 @@ def test_a_queue_older_than_a_second_is_one_line_with_the_cure(queued: Queued) -
 def test_every_way_to_start_has_places_and_a_queue(queued: Queued, how: str) -> None:
     routes = "- {match: POST /ai/*, concurrency: 1, queue: {size: 1, wait: 20s}}"
     if how == "gunicorn":
-        queued.start(routes, command=[*weir_command(), "gunicorn", "-b", "127.0.0.1:0", "--threads", "4",
-                                      "--pythonpath", str(APPS), "queued:app"],
-                     cwd=queued.folder)
+        queued.gunicorn(routes, "--threads", "4")
     elif how == "waitress":
-        (queued.folder / "queued.py").symlink_to(APPS / "queued.py")
-        queued.start(routes, waitress=True, threads=4, cwd=queued.folder)
+        queued.waitress(routes, threads=4)
     elif how == "serve":
         queued.start(routes, command=[PYTHON, "-c", f"""
 import sys

@@ -140,7 +140,7 @@ def test_who_still_waits_when_the_grace_is_over_is_told_that_the_server_stops(qu
         assert refused(r, 503, "stopping")["retry_after"] >= 1 and not r.keep
     assert gone(busy)
     server.wait_end()
-    assert queued.started() == ["never1"]
+    assert queued.started() == ["never-1"]
 
 
 # ---- reload ----
