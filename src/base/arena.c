@@ -1,4 +1,4 @@
-/* arena: blocks of doubling size; the first is kept over resets. */
+/* arena: blocks of doubling size; one is kept over resets. */
 #include "base/arena.h"
 
 #include <stdlib.h>
@@ -11,9 +11,12 @@
 #define ARENA_ASAN 1
 #endif
 #endif
-/* The first block holds an ordinary request head of a browser (about 1 KiB). */
-static const size_t ARENA_BYTES_MIN = 2048;
+/* The first block holds the small head of a program with its fields. */
+static const size_t ARENA_BYTES_MIN = 1024;
 static const size_t ARENA_BYTES_STEP_MAX = 64 * 1024;
+/* The newest block is the one that is kept if it is no larger than this: heads of browsers (about 1 KiB, and
+ * their fields) then need no second block the next time. */
+static const size_t ARENA_BYTES_KEPT = 4096;
 
 struct arena_block {
     struct arena_block *older;
@@ -61,11 +64,15 @@ void arena_reset(struct arena *a)
     struct arena_block *b = a->blocks;
     if (!b)
         return;
-    while (b->older) {
-        struct arena_block *older = b->older;
-        free(b);
-        b = older;
+    struct arena_block *older = b->older;
+    while (WEIR_UNLIKELY(older != NULL)) {
+        bool keep_newer = b->bytes <= ARENA_BYTES_KEPT && b->bytes > older->bytes;
+        struct arena_block *rest = older->older;
+        free(keep_newer ? older : b);
+        b = keep_newer ? b : older;
+        older = rest;
     }
+    b->older = NULL;
     a->blocks = b;
     if (b->bytes > ARENA_BYTES_STEP_MAX) {
         arena_fini(a);

@@ -15,7 +15,7 @@
 #include "base/must.h"
 #include "handler/refuse.h"
 
-/* Exchanges kept for reuse; each holds about 8 KiB. */
+/* Exchanges kept for reuse; each holds 3 to 20 KiB. */
 static const unsigned FREE_MAX = 256;
 /* A reused exchange keeps an output buffer of up to this. */
 static const size_t KEEP_OUT_BYTES = 16 * 1024;
@@ -115,11 +115,6 @@ static struct exchange *take(struct server *s)
         x = calloc(1, sizeof *x);
         if (!x)
             return NULL;
-        x->fields = calloc(s->h1.limits.fields, sizeof *x->fields);
-        if (!x->fields) {
-            free(x);
-            return NULL;
-        }
         x->server = s;
         x->body.fd = x->outq.fd = x->call.file_fd = -1;
         x->call.ops = &CALL_OPS;
@@ -162,7 +157,6 @@ void exchange_free(struct exchange *x)
     arena_fini(&x->arena);
     pthread_mutex_destroy(&x->lock);
     pthread_cond_destroy(&x->changed);
-    free(x->fields);
     free(x);
 }
 
@@ -234,9 +228,12 @@ static inline void shift(struct slice *v, ptrdiff_t delta)
  * enum hdr among the fields. */
 static bool adopt_head(struct exchange *x, const struct req *req, struct slice bytes, uint32_t *seen)
 {
-    struct slice copy = arena_copy(&x->arena, bytes);
-    if (!copy.p)
+    struct field *fields = arena_alloc(&x->arena, req->n_fields * sizeof *fields + bytes.n);
+    if (!fields)
         return false;
+    char *copied = (char *)(fields + req->n_fields);
+    memcpy(copied, bytes.p, bytes.n);
+    struct slice copy = slice_of(copied, bytes.n);
     x->raw = copy;
     x->req = *req;
     ptrdiff_t delta = copy.p - bytes.p;
@@ -246,12 +243,12 @@ static bool adopt_head(struct exchange *x, const struct req *req, struct slice b
         if (parts[i]->p >= bytes.p && parts[i]->p < bytes.p + bytes.n) /* not a literal */
             shift(parts[i], delta);
     for (unsigned i = 0; i < req->n_fields; i++) {
-        x->fields[i] = req->fields[i];
+        fields[i] = req->fields[i];
         *seen |= 1u << req->fields[i].id;
-        shift(&x->fields[i].name, delta);
-        shift(&x->fields[i].value, delta);
+        shift(&fields[i].name, delta);
+        shift(&fields[i].value, delta);
     }
-    r->fields = x->fields;
+    r->fields = fields;
     return true;
 }
 
@@ -796,6 +793,7 @@ void exchange_go_on(struct exchange *x)
         break;
     case ADMISSION_PARKED:
         x->state = X_PARKED;
+        buf_fini(&x->call.out); /* of its last request: it may wait long, and with many */
         set_parked_alarm(x);
         break;
     case ADMISSION_REFUSED:

@@ -65,8 +65,7 @@ struct exchange {
     struct exchange *next_free;
     enum exchange_state state; /* leader only */
     struct req req;
-    struct field *fields;      /* owned; room for limits.fields */
-    struct arena arena;        /* holds the head's bytes and what the executor allocates */
+    struct arena arena;        /* holds the head's bytes and fields, and what the executor allocates */
     struct body body;
     struct call_peer peer;
     struct listener *peer_of;  /* whose server_addr stands in `peer` */

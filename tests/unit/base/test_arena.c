@@ -59,8 +59,7 @@ static void reset_keeps_one_ordinary_block(void **state)
     struct arena a = {0};
     arena_reset(&a);
     assert_null(a.blocks);
-    void *first = arena_alloc(&a, 100);
-    assert_non_null(first);
+    assert_non_null(arena_alloc(&a, 100));
     for (int i = 0; i < 100; i++)
         assert_non_null(arena_alloc(&a, 1000));
     size_t grown = a.bytes;
@@ -69,8 +68,26 @@ static void reset_keeps_one_ordinary_block(void **state)
 #ifdef ARENA_ASAN
     assert_null(a.blocks); /* nothing is kept, so that stale pointers show */
 #else
-    assert_int_equal(a.bytes, ARENA_BYTES_MIN);
-    assert_ptr_equal(arena_alloc(&a, 100), first);
+    assert_int_equal(a.bytes, ARENA_BYTES_KEPT); /* of 1, 2, 4 .. 64 KiB */
+    assert_null(a.blocks->older);
+    assert_ptr_equal(arena_alloc(&a, 100), a.blocks->payload);
+#endif
+    arena_fini(&a);
+}
+
+static void reset_keeps_the_block_that_the_next_one_needs(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    assert_non_null(arena_alloc(&a, 600));
+    assert_non_null(arena_alloc(&a, 1200)); /* a second block, twice as large */
+    arena_reset(&a);
+#ifndef ARENA_ASAN
+    assert_int_equal(a.bytes, 2 * ARENA_BYTES_MIN);
+    assert_null(a.blocks->older);
+    assert_non_null(arena_alloc(&a, 600));
+    assert_non_null(arena_alloc(&a, 1200));
+    assert_int_equal(a.bytes, 2 * ARENA_BYTES_MIN);
 #endif
     arena_fini(&a);
 }
@@ -110,6 +127,7 @@ int main(void)
         cmocka_unit_test(ceiling_holds_and_smaller_ones_still_fit),
         cmocka_unit_test(sizes_that_wrap_are_refused),
         cmocka_unit_test(reset_keeps_one_ordinary_block),
+        cmocka_unit_test(reset_keeps_the_block_that_the_next_one_needs),
         cmocka_unit_test(reset_gives_back_a_huge_first_block),
         cmocka_unit_test(copy_is_a_copy),
     };
