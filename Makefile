@@ -74,7 +74,7 @@ fuzz: deps-test ## every fuzz target for SECONDS (60)
 fuzz-%: deps-test ## one fuzz target, e.g. make fuzz-h1_head SECONDS_EACH=60
 	@tools/run-tests fuzz $(or $(SECONDS_EACH),60) $*
 .PHONY: fault
-fault: deps-test build ## break things long, and print the account (ONLY=name, about 15 minutes)
+fault: deps-test build ## break things long, and print the account (ONLY=name, about 25 minutes)
 	@tests/fault/run $(ONLY)
 ci: test test-asan test-tsan ## what .ci/run runs
 	@tools/run-tests fuzz $(CI_FUZZ_SECONDS)

@@ -57,6 +57,11 @@ def test_a_worker_at_its_memory_limit_refuses_large_bodies_and_serves_small_requ
     held(scenarios.memory_limit(scenarios.Site(weir), requests=3))
 
 
+def test_three_times_its_capacity_leaves_goodput_as_it_was_and_is_refused_early(weir: Starter) -> None:
+    # The 50 ms are for a machine that does nothing else: `make fault ONLY=overload`.
+    held(scenarios.overload(scenarios.Site(weir), seconds=6, refused_ms=1000))
+
+
 @needs_root
 def test_bodies_that_do_not_fit_on_the_disk_get_503_and_others_go_on(weir: Starter) -> None:
     held(scenarios.disk_full(scenarios.Site(weir), requests=3))

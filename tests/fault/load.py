@@ -203,3 +203,117 @@ def alive(pid: int) -> bool:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- an open loop ----
+
+
+@dataclass
+class Answers:
+    """What an open loop saw."""
+
+    sent: int = 0
+    good: list[float] = field(default_factory=list)  # when each 200 was complete, seconds after the start
+    refusals: dict[str, list[float]] = field(default_factory=dict)  # by reason: how long each took
+    other: Counter[str] = field(default_factory=Counter)
+    late: float = 0.0  # the longest that a request was sent after its time: how busy this program was
+    drained: float = 0.0  # from the last request to the last answer
+
+    @property
+    def refused(self) -> int:
+        return sum(map(len, self.refusals.values()))
+
+
+class OpenLoop:
+    """Requests at their times, whether or not those before are answered; each of one of `users` users.
+
+    Connections are used again, as many as there are requests under way. One thread, so that it takes
+    little of the machine on which the server runs.
+    """
+
+    def __init__(self, address: tuple[str, int], target: str, users: int) -> None:
+        self.address, self.target, self.users = address, target, users
+        self.poll = select.epoll()
+        self.idle: list[socket.socket] = []
+        self.busy: dict[int, tuple[socket.socket, float, bytearray]] = {}
+        self.serial = 0
+
+    def send(self) -> None:
+        self.serial += 1
+        head = (f"POST {self.target}&id=o{self.serial} HTTP/1.1\r\nHost: fault\r\nContent-Length: 0\r\n"
+                f"Authorization: Bearer user{self.serial % self.users}\r\n\r\n").encode()
+        if self.idle:
+            s = self.idle.pop()
+        else:
+            s = socket.create_connection(self.address, 20)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.poll.register(s.fileno(), select.EPOLLIN)
+        self.busy[s.fileno()] = (s, time.monotonic(), bytearray())
+        s.sendall(head)
+
+    def read(self, number: int, out: Answers, began: float) -> bool:
+        """True: a request is answered, or has failed."""
+        if number not in self.busy:  # an idle one was closed
+            for s in self.idle:
+                if s.fileno() == number:
+                    self.idle.remove(s)
+                    s.close()
+                    break
+            return False
+        s, at, data = self.busy[number]
+        try:
+            more = s.recv(65536)
+        except OSError:
+            more = b""
+        data += more
+        head, mark, body = bytes(data).partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").lower().split("\r\n")
+        length = next((int(line[15:]) for line in lines if line.startswith("content-length:")), 0)
+        if more and (not mark or len(body) < length):
+            return False
+        now = time.monotonic()
+        del self.busy[number]
+        if not more:
+            out.other["closed without an answer"] += 1
+        elif b" 200 " in head[:16]:
+            out.good.append(now - began)
+        elif mark and b'"reason":"' in body:
+            reason = body.partition(b'"reason":"')[2].partition(b'"')[0].decode()
+            out.refusals.setdefault(reason, []).append(now - at)
+        else:
+            out.other[lines[0]] += 1
+        if more and "connection: close" not in lines:
+            self.idle.append(s)
+        else:
+            s.close()
+        return True
+
+    def run(self, seconds: float, rate: float = 0, clients: int = 0) -> Answers:
+        """At `rate` a second; or, to see what the server can do, `clients` that ask again at once."""
+        out, began = Answers(), time.monotonic()
+        end, next_at, last = began + seconds, began, began
+        for _ in range(clients):
+            self.send()
+            out.sent += 1
+        while (now := time.monotonic()) < end or (self.busy and now < end + 30):
+            while rate and next_at <= now < end:
+                self.send()
+                out.sent += 1
+                out.late = max(out.late, now - next_at)
+                next_at += 1 / rate
+            pause = max(0.0, next_at - now) if rate and now < end else 0.05
+            for number, _ in self.poll.poll(min(pause, 0.05)):
+                if self.read(number, out, began):
+                    last = time.monotonic()
+                    if clients and last < end:
+                        self.send()
+                        out.sent += 1
+        out.drained = max(0.0, last - end)
+        if self.busy:
+            out.other["no answer"] = len(self.busy)
+        return out
+
+    def close(self) -> None:
+        for s in [*self.idle, *(s for s, _, _ in self.busy.values())]:
+            s.close()
+        self.poll.close()

@@ -27,7 +27,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(HERE)]
 
 from harness import Client, Incomplete, Server, Starter, wait_for  # noqa: E402
-from load import Account, Load, alive, children, cpu_seconds  # noqa: E402
+from load import Account, Answers, Load, OpenLoop, alive, children, cpu_seconds  # noqa: E402
 
 
 class Site:
@@ -457,3 +457,55 @@ def disk_full(site: Site, requests: int = 20) -> dict[str, Any]:
     if any(status != 503 for status in statuses):
         problems.append(f"answers to bodies that do not fit: {sorted(set(statuses))}")
     return {"bodies": len(statuses), "503": statuses.count(503), "problems": problems}
+
+
+# ---- overload ----
+
+OVERLOAD = """\
+identify: [bearer, address]
+routes:
+  - {match: POST /*, require: user, concurrency: 8, queue: {size: 200, wait: 1s}}
+"""
+
+
+def overload(site: Site, seconds: float, times: float = 3, refused_ms: float = 50, n: int = 2) -> dict[str, Any]:
+    """Three times what it can serve, in an open loop: goodput stays, refusals are fast, and the end is soon."""
+    places, ms = 8, 50
+    config = site.folder / "overload.yaml"
+    config.write_text(OVERLOAD)
+    server, ledger = site.serve(workers=n, threads=places, config=config, connections=2000)
+    problems: list[str] = []
+    loop = OpenLoop(server.address, f"/?ms={ms}", users=40)
+    with contextlib.closing(loop):
+        alone = loop.run(max(3.0, min(seconds / 10, 20)), clients=2 * places)
+        peak = rate_of(alone, max(3.0, min(seconds / 10, 20)))
+        site.say(f"peak: {peak:.1f} answers a second, {places} places of {ms} ms each could give {places * 1000 / ms:.0f}")
+        before = loop.serial
+        out = loop.run(seconds, rate=times * peak)
+    goodput = rate_of(out, seconds)
+    early = sorted(t for reason in ("queue_late", "queue_full") for t in out.refusals.get(reason, []))
+    median = statistics.median(early) * 1000 if early else 0
+    p99 = early[int(len(early) * 0.99)] * 1000 if early else 0
+    if goodput < 0.9 * peak:
+        problems.append(f"goodput {goodput:.1f} a second is below 90 % of the peak of {peak:.1f}")
+    if not early:
+        problems.append("nothing was refused early: this run shows nothing")
+    if median > refused_ms:
+        problems.append(f"half of the refusals took longer than {median:.1f} ms")
+    if out.drained > 5:
+        problems.append(f"the last answer came {out.drained:.1f} s after the last request")
+    if out.other:
+        problems.append(f"other ends: {dict(out.other)}")
+    ran = [line for line in ledger.read_text().split() if int(line[1:]) > before]
+    if len(ran) != len(set(ran)) or len(ran) != len(out.good):
+        problems.append(f"{len(ran)} requests ran, {len(out.good)} were answered 200")
+    return {"seconds": seconds, "offered a second": round(times * peak), "sent": out.sent, "peak a second": round(peak, 1),
+            "goodput a second": round(goodput, 1), "goodput %": round(100 * goodput / peak, 1), "refused": out.refused,
+            "reasons": {k: len(v) for k, v in sorted(out.refusals.items())}, "refused p50 ms": round(median, 1),
+            "refused p99 ms": round(p99, 1), "client late max ms": round(out.late * 1000),
+            "drained s": round(out.drained, 2), "problems": problems}
+
+
+def rate_of(answers: Answers, seconds: float) -> float:
+    """Good answers a second, without the first second."""
+    return sum(1 < at <= seconds for at in answers.good) / (seconds - 1)
