@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import APPS, PATIENCE, PYTHON, Starter, wait_for, weir_command
+from harness import APPS, PATIENCE, PYTHON, SANITIZED, Starter, wait_for, weir_command
 from queue_helpers import PACKAGE, Queued, jain, refused
 
 ONE = "- {match: POST /ai/*, concurrency: 1, queue: {size: 100, wait: 30s}}"
@@ -360,6 +360,29 @@ def test_a_chunked_body_is_whole_before_its_request_takes_a_place(queued: Queued
     slow.send(b"6\r\n world\r\n0\r\n\r\n")
     assert slow.response().text.endswith(f" 11 {zlib.crc32(b'hello world'):08x}")
     assert queued.started() == ["other", "slow"]
+
+
+# ---- what waiting costs ----
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer has memory of its own")
+def test_waiting_costs_no_thread_and_less_than_four_kib(queued: Queued) -> None:
+    n = 700
+    server = queued.serve("- {match: POST /ai/*, concurrency: 1, queue: {size: 4000, wait: 10m}}", threads="2:2")
+    [busy] = queued.held()
+    clients = [queued.client() for _ in range(n)]
+    idle, threads = server.rss_kib(), server.threads()
+    for i, c in enumerate(clients):
+        queued.send(c, f"id={i}", f"user{i}")
+    queued.settle()
+    assert server.threads() == threads
+    assert (server.rss_kib() - idle) / n < 4
+    for c in clients[1:]:
+        c.close()
+    wait_for(lambda: server.sockets() < 20, what="the others are gone")
+    queued.go("held")
+    assert [c.response().status for c in (busy, clients[0])] == [200] * 2
+    assert len(queued.started()) == 2
 
 
 # ---- dry_run ----
