@@ -41,9 +41,10 @@ class Queued:
         settings.setdefault("workers", 0)
         return self.start(routes, head, "--config", str(self.file), **settings)
 
-    def start(self, routes: str, head: str = IDENTIFY, *arguments: str, **more: Any) -> Server:
+    def start(self, routes: str, head: str = IDENTIFY, *arguments: str, env: dict[str, str] | None = None,
+              **more: Any) -> Server:
         self.write(routes, head)
-        self.server = self.weir("queued:app", *arguments, env={"QUEUED": str(self.folder)}, **more)
+        self.server = self.weir("queued:app", *arguments, env={"QUEUED": str(self.folder), **(env or {})}, **more)
         return self.server
 
     def gunicorn(self, routes: str, *options: str) -> Server:

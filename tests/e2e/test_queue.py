@@ -464,12 +464,9 @@ def test_every_way_to_start_has_places_and_a_queue(queued: Queued, how: str) -> 
     elif how == "waitress":
         queued.waitress(routes, threads=4)
     elif how == "serve":
-        queued.start(routes, command=[PYTHON, "-c", f"""
-import sys
-sys.path[:0] = [{str(PACKAGE)!r}, {str(APPS)!r}]
-import queued, weir
-weir.serve(queued.app, host="127.0.0.1", port=0, threads=4, config={str(queued.file)!r})
-"""], cwd=queued.folder)
+        program = ("import queued, weir; "
+                   f"weir.serve(queued.app, host='127.0.0.1', port=0, threads=4, config={str(queued.file)!r})")
+        queued.start(routes, command=[PYTHON, "-c", program], env={"PYTHONPATH": f"{PACKAGE}:{APPS}"}, cwd=queued.folder)
     else:
         queued.serve(routes, workers=1 if how == "weir" else 0)
     held = queued.held()
