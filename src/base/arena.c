@@ -14,8 +14,8 @@
 /* The first block holds the small head of a program with its fields. */
 static const size_t ARENA_BYTES_MIN = 1024;
 static const size_t ARENA_BYTES_STEP_MAX = 64 * 1024;
-/* The newest block is the one that is kept if it is no larger than this: heads of browsers (about 1 KiB, and
- * their fields) then need no second block the next time. */
+/* The newest block is the one that is kept if it is no larger than this: heads of browsers (about
+ * 1 KiB, and their fields) then need no second block the next time. */
 static const size_t ARENA_BYTES_KEPT = 4096;
 
 struct arena_block {

@@ -40,8 +40,8 @@ WEIR_MUST_USE static inline void *arena_alloc(struct arena *a, size_t n)
 /* A copy of `s`; .p is NULL when memory is exhausted (and s.n > 0). */
 struct slice arena_copy(struct arena *a, struct slice s);
 
-/* Drop all allocations but keep one block for the next use: the largest of ordinary size, or the oldest,
- * unless one huge allocation made that larger than 64 KiB. */
+/* Drop all allocations but keep one block for the next use: the largest of ordinary size, or the
+ * oldest, unless one huge allocation made that larger than 64 KiB. */
 void arena_reset(struct arena *a);
 
 void arena_fini(struct arena *a);

@@ -91,8 +91,8 @@ def test_without_a_queue_what_finds_no_place_is_refused(queued: Queued) -> None:
 
 
 def test_ten_users_that_always_wait_are_served_alike(queued: Queued) -> None:
-    queued.serve("- {match: POST /ai/*, concurrency: 2, queue: 300}")
-    held = queued.held(2)
+    queued.serve("- {match: POST /ai/*, concurrency: 1, queue: 300}")
+    held = queued.held()
     clients = [(user, queued.client()) for user in range(10) for _ in range(8)]
     for i, (user, c) in enumerate(clients):  # the first user's all come first
         queued.send(c, f"id={user}.{i}&ms=2", f"user{user}")
@@ -100,12 +100,10 @@ def test_ten_users_that_always_wait_are_served_alike(queued: Queued) -> None:
     queued.go("held")
     assert [c.response().status for _, c in clients] == [200] * 80
     ended = sorted((r for r in queued.runs() if "." in r.id), key=lambda r: r.end_ns)
-    for n in (20, 40, 60):
+    for n in (10, 20, 40, 70):
         done = Counter(r.id.partition(".")[0] for r in ended[:n])
-        # Of two that run at once either may end first.
-        assert jain([done[str(user)] for user in range(10)]) >= 0.99 or n == 20, done
-        assert max(done.values()) - min(done[str(user)] for user in range(10)) <= 2
-    assert [h.response().status for h in held] == [200] * 2
+        assert jain([done[str(user)] for user in range(10)]) >= 0.99, done
+    assert held[0].response().status == 200
 
 
 def test_a_greedy_user_does_not_delay_the_others_nor_fill_their_queue(queued: Queued) -> None:
