@@ -31,13 +31,20 @@ static int64_t loop_ms(const struct exchange *x)
 int admission_alone(struct server *s, struct err *e)
 {
     struct server_admission *m = &s->admission;
-    m->shared = shared_new(1);
-    if (!m->shared)
+    if (!m->shared && !(m->shared = shared_new(1)))
         return err_set(e, "out of memory");
     m->own = true;
+    policy_free(&m->policy);
     if (shared_need(m->shared, s->conf, e))
         return -1;
     return policy_new(&m->policy, s->conf, &m->shared->parts, e);
+}
+
+struct shared *admission_give_shared(struct server *s)
+{
+    must(s->admission.own);
+    s->admission.own = false;
+    return s->admission.shared;
 }
 
 /* A request found its place soon. With users that take turns there may be others that did not, so
@@ -172,18 +179,15 @@ static void log_refusal(const struct exchange *x, const struct refusal *why)
               why->limit ? " of " : "", why->limit ? why->limit : "");
 }
 
-static struct slice field_of(const struct req *r, struct slice name)
-{
-    for (unsigned i = 0; i < r->n_fields; i++)
-        if (slice_ieq(r->fields[i].name, name))
-            return r->fields[i].value;
-    return (struct slice){0};
-}
-
 static struct slice client_of(const struct exchange *x)
 {
     const struct proxy_facts *p = x->call.proxy;
     return slice_str(p && *p->client.host ? p->client.host : x->peer.remote_addr);
+}
+
+static struct slice script_name_of(const struct exchange *x)
+{
+    return x->call.proxy ? x->call.proxy->script_name : (struct slice){0};
 }
 
 static struct policy_now now_of(void)
@@ -196,13 +200,15 @@ void admission_head(struct exchange *x)
     struct server *s = x->server;
     struct policy *p = s->admission.policy;
     struct admitted *a = &x->admitted;
+    if (exchange_path_is(x, SLICE("ping"))) /* a route for everything is none for health checks */
+        return;
     if (policy_has_cors(p)) {
         bool asks = cors_is_preflight(&x->req, &a->ask);
         const struct policy_cors *c =
-            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path);
+            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path, script_name_of(x));
         if (c)
-            x->call.cors =
-                cors_lines(c, asks ? a->ask.origin : field_of(&x->req, SLICE("origin")), &x->arena);
+            x->call.cors = cors_lines(c, asks ? a->ask.origin : req_field(&x->req, SLICE("origin")),
+                                      &x->arena);
         if (c && asks) {
             a->preflight = c;
             return;
@@ -212,7 +218,8 @@ void admission_head(struct exchange *x)
     a->usage = s->admission.link && exchange_path_is(x, SLICE("usage"));
     bool good = a->usage
                     ? policy_who(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why)
-                    : policy_admit(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why);
+                    : policy_admit(p, &a->found, &x->req, script_name_of(x), client_of(x),
+                                   &x->arena, now_of(), &why);
     x->call.extra = a->found.fields;
     if (a->found.who.by)
         x->call.who = &a->found.who;
@@ -279,8 +286,12 @@ static enum admission_next enter_gate(struct exchange *x)
         .cookie = (uint64_t)(uintptr_t)x,
     };
     struct gate_answer answer;
+    struct gate_wakes wakes;
     struct refusal why = {0};
     enum gate_verdict v = gates_enter(m->shared->parts.gates, &ask, clock_mono_ns(), &answer);
+    /* Where another generation's limits were smaller, it may have granted to those that wait. */
+    gates_wakes(m->shared->parts.gates, &wakes);
+    wake(x->server, &wakes);
     switch (v) {
     case GATE_ENTERED:
         a->ticket = answer.ticket;
@@ -502,6 +513,7 @@ bool admission_wait_over(struct exchange *x, int64_t now_ms)
         return false;
     struct refusal why = {.id = REFUSAL_QUEUE_WAIT};
     int64_t expected_ns = 0;
+    look_at_wait(x);
     why.position = gates_position(m->shared->parts.gates, a->ticket, &expected_ns);
     why.expected_ms = expected_ns / 1000000;
     why.retry_after_s = with_chance(x, why.expected_ms > 0 ? (why.expected_ms + 999) / 1000 : 1);

@@ -63,8 +63,11 @@ struct server_admission {
                                          * was written; 0: none, or it was short since */
 };
 
-/* In server_new, without a supervisor: make what the configuration needs for one process. */
+/* In server_listen, without a supervisor: make what the configuration needs for one process. Again
+ * after a failure: what was made stays. */
 WEIR_MUST_USE int admission_alone(struct server *s, struct err *e);
+/* From then on it is the caller's, who frees it after the server. */
+struct shared *admission_give_shared(struct server *s);
 /* In server_start, when the loop is there. */
 WEIR_MUST_USE int admission_start(struct server *s, struct err *e);
 /* Before loop_fini; then admission_free. */
@@ -105,10 +108,13 @@ int64_t admission_look_at(const struct exchange *x);
  * in *r and says whether the answer is to be such a one, or plain text. */
 bool admission_explains(const struct exchange *x, enum refusal_id id, struct refusal *r);
 
-/* Is the body of this request to be complete before it waits? */
-static inline bool admission_waits(const struct policy_route *r)
+/* Is the body of this request to be complete before it goes on? What may be parked has to be: while
+ * a body comes, the exchange must be able to end at any moment. So has what is answered here, or
+ * its connection could not stay. */
+static inline bool admission_needs_whole(const struct admitted *a)
 {
-    return r && (r->concurrency || r->n_quotas);
+    const struct policy_route *r = a->found.route;
+    return a->refused || a->usage || a->preflight || (r && (r->concurrency || r->n_quotas));
 }
 
 /* Could another worker start with this request anew? Not when something was spent for it here. */

@@ -570,7 +570,7 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
-    const char *mode = admission_waits(x->admitted.found.route) ? "on" : s->conf->request_buffering;
+    const char *mode = admission_needs_whole(&x->admitted) ? "on" : s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);
         return;
@@ -669,7 +669,7 @@ static void on_body(struct h1_conn *hc, struct slice data)
             h1_pause_body(hc, true);
         return;
     }
-    if (x->intake != INTAKE_WHOLE)
+    if (x->intake != INTAKE_WHOLE || x->state == X_SENDING)
         return;
     if (x->body.size + data.n > (uint64_t)s->conf->max_body_size) {
         h1_refuse(hc, 413, "the request body is larger than max-body-size");
@@ -814,6 +814,8 @@ static void on_body_end(struct h1_conn *hc)
         pthread_mutex_unlock(&x->lock);
         return;
     }
+    if (x->state == X_SENDING) /* answered here before its body was whole, and not yet sent */
+        return;
     x->body.complete = true;
     list_del(&x->slow);
     if (native(x))
@@ -857,6 +859,7 @@ void exchange_slow_bodies(struct server *s)
         }
         stats.busy++;
         dispatch_open(x);
+        loop_wake(&s->loop); /* this may be a timer that libuv calls before it waits */
     }
     if (list_empty(&s->slow_bodies)) {
         s->slow_running = false;
