@@ -54,7 +54,7 @@ def test_printed_policy_can_be_used_again(folder):
     first = run("--print-config", cwd=folder)
     assert (first.returncode, first.stderr) == (0, "")
     policy = policy_of(first.stdout)
-    assert "user: {free: 5/min burst 1, pro: 60/min burst 10}" in policy
+    assert "user: {free: 5/min burst 5, pro: 60/min burst 10}" in policy
     assert '- match: ["POST /api/ai/*", "GET /v1/m%20n", "POST /v1/m%20n"]' in policy
     (folder / "weir.yaml").write_text(policy)
     second = run("--print-config", cwd=folder)
