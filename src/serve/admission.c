@@ -439,6 +439,8 @@ void admission_end(struct exchange *x, bool began)
     struct keeper_link *link = x->server->admission.link;
     if (a->question && link)
         keeper_link_forget(link, a->question);
+    if (a->quota_done && !began) /* queued, and never run: left, late, or stopped */
+        policy_refund(x->server->admission.policy, &a->found, clock_mono_ns());
     if (a->spent && !began && link && keeper_link_refund(link, a->op))
         log_flood(LOG_WARNING, x->call.id, "%s",
                   "a request that was not served stays counted: too many refunds are under way");
