@@ -334,8 +334,8 @@ static enum identify_verdict verified(struct identify *id, struct admission *a,
     bool has_tier = *id->said->tier_from &&
                     jwt_claim_text(claims->json, id->said->tier_from, tier, sizeof tier);
     struct slice tier_text = has_tier ? slice_str(tier) : (struct slice){0};
-    token_cache_put(id->cache, key, claims, tier_text,
-                    id->sources[key->identifier].said->leeway_s, now_s);
+    token_cache_put(id->cache, key, claims, tier_text, id->sources[key->identifier].said->leeway_s,
+                    now_s);
     enum identify_verdict got = known(id, a, "jwt", claims->user, tier_text, claims->json, arena);
     jwt_claims_fini(claims);
     return got;

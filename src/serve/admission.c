@@ -338,12 +338,16 @@ static void on_spent(void *arg, int error, const enum quota_verdict *verdict,
     (void)policy_quota(&a->found, &limits);
     if (error) {
         bool open = r->quota_store_down == STORE_DOWN_OPEN || r->dry_run;
-        log_flood(LOG_ERROR, x->call.id, "the store of quotas cannot be asked: %s; %s is %s",
-                  strerror(-error), r->name, open ? "open meanwhile" : "closed meanwhile");
-        if (open) {
+        if (open) { /* a line of its own: a closed route's lines must not leave it out */
+            log_flood(LOG_ERROR, x->call.id,
+                      "the store of quotas cannot be asked: %s; %s is open meanwhile",
+                      strerror(-error), r->name);
             exchange_go_on(x);
             return;
         }
+        log_flood(LOG_ERROR, x->call.id,
+                  "the store of quotas cannot be asked: %s; %s is closed meanwhile",
+                  strerror(-error), r->name);
         why.id = REFUSAL_STORE_DOWN;
         why.retry_after_s = with_chance(x, 4);
         (void)refused(x, &why);
