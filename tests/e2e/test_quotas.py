@@ -173,6 +173,12 @@ def test_killed_workers_let_nobody_exceed_his_quota(weir: Starter, folder: Path)
     assert got.count(200) <= runs(folder) <= 40 == used(server, user)
 
 
+@pytest.mark.parametrize("length", [500, 509, 512])
+def test_the_longest_users_have_a_quota_like_others(weir: Starter, folder: Path, length: int) -> None:
+    server = start(weir, folder, policy(), "weir --workers 0")
+    assert statuses(server, 4, as_user("ü" * (length // 2) + "x" * (length % 2), "test")) == [200] * 3 + [429]
+
+
 # ---- what is given back ----
 
 
