@@ -124,8 +124,8 @@ class KeyServer:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked += 1
                 mode = outer.mode
+                outer.asked += 1
                 if mode == "stall":
                     outer.goes_on.wait(60)
                 body = {"garbage": "<html>a login page</html>", "other": '{"keys": [{"kty": "OKP"}]}'}.get(
