@@ -31,8 +31,9 @@ routes:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "where.py").write_text(APP)
-    for name in ("jwt.secret", "keys.txt", "jwks.json"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "jwt.secret").write_text("a secret of the tests, long enough for HS256")
+    (tmp_path / "keys.txt").write_text("robot 0123456789abcdef-robot\n")
+    (tmp_path / "jwks.json").write_text("")
     return tmp_path
 
 
