@@ -58,6 +58,7 @@ static void begin(struct world *w, unsigned n)
     must(w->shared.rates);
     if (policy_new(&w->policy, &w->conf, &w->shared, &e))
         fail_msg("%s", e.text);
+    asked_end(&w->q); /* of an earlier policy */
     asked_begin(&w->q, "GET", "/");
 }
 
