@@ -44,7 +44,7 @@ static void reopen(void)
 }
 
 /* In the keeper: what was fetched, for all workers. */
-static void publish(void *arg, unsigned identifier, struct slice jwks, const char *error)
+static bool publish(void *arg, unsigned identifier, struct slice jwks, const char *error)
 {
     const struct shared *shared = arg;
     struct keybox *box = shared->parts.keys;
@@ -53,6 +53,7 @@ static void publish(void *arg, unsigned identifier, struct slice jwks, const cha
     struct err e = {{0}};
     if (!error && jwt_keys_jwks(&keys, jwks, 0, &e))
         error = e.text;
+    bool good = !error;
     keybox_begin(box, identifier, clock_mono_ns());
     if (error) {
         keybox_failed(box, identifier, error, now_s);
@@ -63,6 +64,7 @@ static void publish(void *arg, unsigned identifier, struct slice jwks, const cha
         keybox_publish(box, identifier, jwks, now_s);
     }
     jwt_keys_free(&keys);
+    return good;
 }
 
 static bool same_keeper(const struct keeper_config *a, const struct keeper_config *b)

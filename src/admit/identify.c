@@ -21,8 +21,6 @@ static const size_t CACHE_BYTES = 16 * 1024 * 1024;
  * one address stays below that; at 0.1 ms each (ES256) an attacker gets a thousandth of a core. */
 static const int64_t BAD_UNITS = 10, BAD_PER_NS = 1000000000, BAD_BURST = 100;
 static const uint64_t BAD_LIMIT = 0x6261645f746f6b65; /* among the names of limits, see policy.c */
-/* Longer names of users are nobody's: the store of quotas takes no more. */
-#define ACCOUNT_BYTES_MAX 512
 
 /* What one identifier of the file knows. */
 struct source {
@@ -308,55 +306,110 @@ static void take_keys(struct identify *id, unsigned i)
 }
 
 /* A key that is not here: it may be on its way. */
-static enum identify_verdict await_keys(struct identify *id, unsigned i, struct refusal *why)
+static void want_keys(struct identify *id, unsigned i)
 {
     keybox_want(id->box, i);
     id->wanted = (int)i;
-    why->id = REFUSAL_NOT_READY;
-    why->retry_after_s = 1;
-    return IDENTIFY_REFUSED;
 }
 
-static enum identify_verdict by_token(struct identify *id, struct admission *a, unsigned i,
-                                      struct slice token, struct slice network, struct arena *arena,
-                                      struct policy_now now, struct refusal *why)
+static struct slice token_of(const struct req *req, const struct policy_identifier *said)
 {
-    struct source *s = &id->sources[i];
-    if (s->remote)
-        take_keys(id, i);
-    if (!s->keys)
-        return await_keys(id, i, why);
-    struct token_cache_key key = {.token = token, .generation = s->generation, .identifier = i};
-    struct token_cache_found found;
-    if (WEIR_LIKELY(token_cache_find(id->cache, &key, now.wall_s, &found)))
-        return found.verdict == JWT_OK
-                   ? known(id, a, "jwt", found.user, found.tier, found.json, arena)
-                   : bad_token(found.verdict, arena, why);
-    if (!may_verify(id, network, now.mono_ns, why))
+    struct slice found = bearer_of(req);
+    return found.n || !*said->cookie ? found : cookie_of(req, slice_str(said->cookie));
+}
+
+static enum identify_verdict verified(struct identify *id, struct admission *a,
+                                      const struct token_cache_key *key, struct jwt_claims *claims,
+                                      struct arena *arena, int64_t now_s)
+{
+    char tier[API_KEY_TIER_BYTES_MAX + 1];
+    bool has_tier = *id->said->tier_from &&
+                    jwt_claim_text(claims->json, id->said->tier_from, tier, sizeof tier);
+    struct slice tier_text = has_tier ? slice_str(tier) : (struct slice){0};
+    token_cache_put(id->cache, key, claims, tier_text, id->sources[key->identifier].said->leeway_s,
+                    now_s);
+    enum identify_verdict got = known(id, a, "jwt", claims->user, tier_text, claims->json, arena);
+    jwt_claims_fini(claims);
+    return got;
+}
+
+static bool has_bearer(const struct identify *id)
+{
+    for (unsigned i = 0; i < id->said->n_identifiers; i++)
+        if (id->said->identifiers[i].kind == IDENTIFY_BEARER)
+            return true;
+    return false;
+}
+
+/* A token may be of any issuer of the file, so all from `first` on are tried, and the first that
+ * verifies it counts. Who has verified it before is asked before anything is computed. If none
+ * does, the client is told the verdict that got furthest, which is the largest: jwt_verdicts.def
+ * has them in the order of the checks. */
+static enum identify_verdict by_token(struct identify *id, struct admission *a, unsigned first,
+                                      const struct req *req, struct slice network,
+                                      struct arena *arena, struct policy_now now,
+                                      struct refusal *why)
+{
+    struct token_cache_key unseen[POLICY_IDENTIFIERS_MAX];
+    unsigned n_unseen = 0;
+    enum jwt_verdict furthest = JWT_OK;
+    bool awaited = false;
+    for (unsigned i = first; i < id->said->n_identifiers; i++) {
+        struct source *s = &id->sources[i];
+        if (s->said->kind != IDENTIFY_JWT)
+            continue;
+        struct token_cache_key key = {.token = token_of(req, s->said), .identifier = i};
+        if (!key.token.n)
+            continue;
+        if (s->remote)
+            take_keys(id, i);
+        if (!s->keys) {
+            want_keys(id, i);
+            awaited = true;
+            continue;
+        }
+        struct token_cache_found found;
+        key.generation = s->generation;
+        if (!token_cache_find(id->cache, &key, now.wall_s, &found))
+            unseen[n_unseen++] = key;
+        else if (found.verdict == JWT_OK)
+            return known(id, a, "jwt", found.user, found.tier, found.json, arena);
+        else if (found.verdict > furthest)
+            furthest = found.verdict;
+    }
+    if (n_unseen && !may_verify(id, network, now.mono_ns, why))
         return IDENTIFY_REFUSED;
 
-    struct jwt_claims claims;
-    enum jwt_verdict v = jwt_verify(s->keys, s->said, token, now.wall_s, &claims);
-    if (v == JWT_UNKNOWN_KEY && s->remote) {
-        keybox_want(id->box, i);
-        id->wanted = (int)i;
-        if (keybox_wanted(id->box, i,
-                          now.mono_ns)) /* else it was looked for less than a minute ago */
-            return await_keys(id, i, why);
+    bool bad = false;
+    for (unsigned k = 0; k < n_unseen; k++) {
+        const struct token_cache_key *key = &unseen[k];
+        struct source *s = &id->sources[key->identifier];
+        struct jwt_claims claims;
+        enum jwt_verdict v = jwt_verify(s->keys, s->said, key->token, now.wall_s, &claims);
+        if (v == JWT_OK)
+            return verified(id, a, key, &claims, arena, now.wall_s);
+        if (v == JWT_UNKNOWN_KEY && s->remote) {
+            want_keys(id, key->identifier);
+            /* Else it was looked for less than a minute ago. */
+            if (keybox_wanted(id->box, key->identifier, now.mono_ns)) {
+                awaited = true;
+                continue;
+            }
+        }
+        token_cache_put_bad(id->cache, key, v, now.wall_s);
+        furthest = v > furthest ? v : furthest;
+        bad = true;
     }
-    if (v != JWT_OK) {
+    if (awaited && furthest <= JWT_BAD_SIGNATURE) { /* it may be of an issuer whose keys come */
+        why->id = REFUSAL_NOT_READY;
+        why->retry_after_s = 1;
+        return IDENTIFY_REFUSED;
+    }
+    if (furthest == JWT_MALFORMED && bearer_of(req).n && has_bearer(id)) /* no such token at all */
+        return known_by_hash(id, a, "bearer", bearer_of(req), arena);
+    if (bad)
         count_bad(id, network, now.mono_ns);
-        token_cache_put_bad(id->cache, &key, v, now.wall_s);
-        return bad_token(v, arena, why);
-    }
-    char tier[API_KEY_TIER_BYTES_MAX + 1];
-    bool has_tier =
-        *id->said->tier_from && jwt_claim_text(claims.json, id->said->tier_from, tier, sizeof tier);
-    struct slice tier_text = has_tier ? slice_str(tier) : (struct slice){0};
-    token_cache_put(id->cache, &key, &claims, tier_text, s->said->leeway_s, now.wall_s);
-    enum identify_verdict got = known(id, a, "jwt", claims.user, tier_text, claims.json, arena);
-    jwt_claims_fini(&claims);
-    return got;
+    return bad_token(furthest, arena, why);
 }
 
 static enum identify_verdict by_key(struct identify *id, struct admission *a,
@@ -386,11 +439,8 @@ enum identify_verdict identify_who(struct identify *id, struct admission *a, con
         struct slice found;
         switch (s->said->kind) {
         case IDENTIFY_JWT:
-            found = bearer_of(req);
-            if (!found.n && *s->said->cookie)
-                found = cookie_of(req, slice_str(s->said->cookie));
-            if (found.n)
-                return by_token(id, a, i, found, network, arena, now, why);
+            if (token_of(req, s->said).n)
+                return by_token(id, a, i, req, network, arena, now, why);
             break;
         case IDENTIFY_BEARER:
             found = bearer_of(req);

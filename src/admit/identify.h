@@ -6,8 +6,10 @@
  *   api_key  a field; of a file of keys, or any, named by its hash
  *   address  nobody that is known; limits go by the address
  *
- * A credential that applies and is wrong ends the search: the verdict is REFUSED. Verifying costs,
- * so wrong ones have a rate by address of their own, and above it nothing more is verified.
+ * A credential that applies and is wrong ends the search: the verdict is REFUSED. Only a token is
+ * tried with every jwt of the file, as it may be of any issuer; and a text that is no such token at
+ * all is a bearer's where `bearer` stands behind jwt. Verifying costs, so wrong ones have a rate by
+ * address of their own, and above it nothing more is verified.
  *
  * Owner:   identify_new makes, identify_free gives back; `rates`, `keys` are lent. What is found
  * stands in the request's arena. Threads: one.

@@ -94,7 +94,7 @@ struct policy_rate {
     const char *tier;  /* "" = tiers that are not named (`default`, or a rate for all) */
     int64_t units;     /* >= 1 a period */
     int64_t period_ns; /* /s /min /h /day */
-    int64_t burst;     /* >= 1; default: the units that fit into one second, at least 1 */
+    int64_t burst;     /* >= 1; default: units */
 };
 
 #define QUOTA_UNLIMITED (-1)

@@ -104,8 +104,7 @@ int policy_value_rate(const char *text, struct policy_rate *out, struct err *e)
         return err_set(e, "'%.80s' lets nothing pass; give 1 or more, or leave the limit out",
                        text);
 
-    int64_t second = out->units * SECOND_NS / out->period_ns;
-    out->burst = second > 1 ? second : 1;
+    out->burst = out->units; /* what is allowed in the time may come at its beginning */
     skip_blanks(&p);
     if (slice_ieq(take_letters(&p), SLICE("burst"))) {
         skip_blanks(&p);

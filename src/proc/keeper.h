@@ -49,8 +49,9 @@ struct keeper_config {
     bool process;        /* a process of its own: takes SIGTERM, and ignores what is for others */
     int64_t drain_ms;    /* see stop */
     const char *ca_file; /* certificates to trust; "" = the system's */
-    /* A key set has come (error NULL), or could not be had (jwks empty, one sentence). */
-    void (*publish)(void *arg, unsigned identifier, struct slice jwks, const char *error);
+    /* A key set has come (error NULL), or could not be had (jwks empty, one sentence). False: what
+     * came cannot be used, and is fetched again as after a failure. */
+    bool (*publish)(void *arg, unsigned identifier, struct slice jwks, const char *error);
     void *arg;
     void (*log)(enum log_level level, const char *text);
     void (*reopen)(void);   /* USR1, with `process`: open the logs again; NULL: nothing */

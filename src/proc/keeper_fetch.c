@@ -256,17 +256,23 @@ static void later(struct source *s, uint64_t ms)
     (void)uv_timer_start(&s->next, on_next, ms, 0);
 }
 
-static void failed(struct source *s, const char *why)
+/* One more failure: the time until the next try. */
+static uint64_t retry_ms(struct source *s)
 {
-    struct err e;
     uint64_t ms = RETRY_MS;
     for (unsigned i = 0; i < s->failures && ms < RETRY_MS_MAX; i++)
         ms *= 2;
     s->failures++;
-    ms = with_jitter(ms < RETRY_MS_MAX ? ms : RETRY_MS_MAX);
+    return with_jitter(ms < RETRY_MS_MAX ? ms : RETRY_MS_MAX);
+}
+
+static void failed(struct source *s, const char *why)
+{
+    struct err e;
+    uint64_t ms = retry_ms(s);
     err_set(&e, "cannot fetch the key set %s: %s; trying again in %.3g s", s->what->url, why,
             (double)ms / 1000);
-    s->f->c->publish(s->f->c->arg, s->what->identifier, slice_of(NULL, 0), e.text);
+    (void)s->f->c->publish(s->f->c->arg, s->what->identifier, slice_of(NULL, 0), e.text);
     later(s, ms);
 }
 
@@ -339,9 +345,10 @@ static void finish(struct source *s, CURLcode rc)
         failed(s, *s->trouble ? s->trouble : curl_easy_strerror(rc));
     else if (!looks_like_keys(s))
         failed(s, "the answer is no key set (a JSON object with \"keys\")");
+    else if (!f->c->publish(f->c->arg, s->what->identifier, slice_of(s->body, s->n), NULL))
+        later(s, retry_ms(s));
     else {
         s->failures = 0;
-        f->c->publish(f->c->arg, s->what->identifier, slice_of(s->body, s->n), NULL);
         later(s, s->max_age_ms ? s->max_age_ms : PERIOD_MS);
     }
 }

@@ -362,12 +362,16 @@ static void on_spent(void *arg, int error, const enum quota_verdict *verdict,
     (void)policy_quota(&a->found, &limits);
     if (error) {
         bool open = r->quota_store_down == STORE_DOWN_OPEN || r->dry_run;
-        log_flood(LOG_ERROR, x->call.id, "the store of quotas cannot be asked: %s; %s is %s",
-                  strerror(-error), r->name, open ? "open meanwhile" : "closed meanwhile");
-        if (open) {
+        if (open) { /* a line of its own: a closed route's lines must not leave it out */
+            log_flood(LOG_ERROR, x->call.id,
+                      "the store of quotas cannot be asked: %s; %s is open meanwhile",
+                      strerror(-error), r->name);
             exchange_go_on(x);
             return;
         }
+        log_flood(LOG_ERROR, x->call.id,
+                  "the store of quotas cannot be asked: %s; %s is closed meanwhile",
+                  strerror(-error), r->name);
         why.id = REFUSAL_STORE_DOWN;
         why.retry_after_s = with_chance(x, 4);
         (void)refused(x, &why);
@@ -465,6 +469,8 @@ void admission_end(struct exchange *x, bool began)
         policy_refund(x->server->admission.policy, &a->found, clock_mono_ns());
     if (a->question && link)
         keeper_link_forget(link, a->question);
+    if (a->quota_done && !began) /* queued, and never run: left, late, or stopped */
+        policy_refund(x->server->admission.policy, &a->found, clock_mono_ns());
     if (a->spent && !began && link && keeper_link_refund(link, a->op))
         log_flood(LOG_WARNING, x->call.id, "%s",
                   "a request that was not served stays counted: too many refunds are under way");

@@ -22,7 +22,7 @@
 #include "store/quota.h"
 
 #define KEEPER_PACKET_MAX 65536
-#define KEEPER_USER_MAX 512
+#define KEEPER_USER_MAX 528 /* the longest user of a token (admit/jwt.h), and what says who told it */
 #define KEEPER_ROUTE_MAX 128
 #define KEEPER_COOKIE_BYTES 16
 /* Rows of one KEEPER_USED; a user with more routes gets the first by name. */

@@ -66,7 +66,7 @@ routes:
 
 @pytest.mark.parametrize("method", ["POST", "post", "pOsT"])
 def test_no_spelling_of_a_method_reaches_the_application_without_a_token(weir, policy, method):
-    server = weir("admitted:app", "--config", policy(USERS), workers=1)
+    server = weir("hostile:app", "--config", policy(USERS), workers=1)
     assert server.ask(method, "/api/x", body=b"").status == 401
     assert server.ask(method, "/api/x", TOKEN, body=b"").json()["REQUEST_METHOD"] == method
 
@@ -74,13 +74,13 @@ def test_no_spelling_of_a_method_reaches_the_application_without_a_token(weir, p
 @pytest.mark.parametrize("route", ["/api/*", "/foo/api/*"])
 @pytest.mark.parametrize("path", ["/api/x", "/foo/api/x", "/f%6fo/api/x", "//foo//api/x", "http://t/foo/api/x"])
 def test_a_prefix_is_no_way_around_a_route(weir, policy, route, path):
-    server = weir("admitted:app", "--config", policy(USERS.replace("/api/*", route)), workers=1, url_prefix="/foo")
+    server = weir("hostile:app", "--config", policy(USERS.replace("/api/*", route)), workers=1, url_prefix="/foo")
     assert server.ask("POST", path, body=b"").status == 401
     assert server.ask("POST", path, TOKEN, body=b"").json()["weir.user_by"] == "bearer"
 
 
 def test_script_name_of_a_front_end_is_no_way_around_a_route(weir, policy):
-    server = weir("admitted:app", "--config", policy(USERS), "--trusted-proxy=127.0.0.1",
+    server = weir("hostile:app", "--config", policy(USERS), "--trusted-proxy=127.0.0.1",
                   "--forwarder-headers=SCRIPT_NAME", workers=1)
     field = "SCRIPT_NAME: /bar/"
     assert server.ask("POST", "/bar/api/x", field, body=b"").status == 401
@@ -93,7 +93,7 @@ def test_script_name_of_a_front_end_is_no_way_around_a_route(weir, policy):
 
 @pytest.mark.parametrize("mode", ["off", "auto", "on"])
 def test_usage_asked_with_a_body_is_answered_once(weir, policy, mode):
-    server = weir("admitted:app", "--config", policy(QUOTAS), workers=1, request_buffering=mode)
+    server = weir("hostile:app", "--config", policy(QUOTAS), workers=1, request_buffering=mode)
     with server.client() as c:
         for _ in range(3):
             c.request("GET", "/-/usage", TOKEN, body=b"x" * 100)
@@ -107,7 +107,7 @@ def test_usage_asked_with_a_body_is_answered_once(weir, policy, mode):
 @pytest.mark.parametrize("end", ["left", "too large", "whole", "malformed"])
 @pytest.mark.parametrize("mode", ["off", "auto"])
 def test_usage_whose_body_ends_badly_while_the_keeper_is_slow_ends_nothing_else(weir, policy, mode, end):
-    server = weir("admitted:app", "--config", policy(QUOTAS), workers=1, request_buffering=mode,
+    server = weir("hostile:app", "--config", policy(QUOTAS), workers=1, request_buffering=mode,
                   max_body_size="10k")
     worker, keeper = server.worker_pid, the_keeper(server)
     assert server.get("/-/usage", TOKEN).status == 200
@@ -130,7 +130,7 @@ def test_usage_whose_body_ends_badly_while_the_keeper_is_slow_ends_nothing_else(
 
 @pytest.mark.parametrize("mode", ["off", "auto", "on"])
 def test_a_refused_request_with_a_small_body_keeps_its_connection(weir, policy, mode):
-    server = weir("admitted:app", "--config", policy(USERS), workers=1, request_buffering=mode)
+    server = weir("hostile:app", "--config", policy(USERS), workers=1, request_buffering=mode)
     with server.client() as c:
         for _ in range(3):
             r = c.ask("POST", "/api/x", body=b"GET /evil HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -141,7 +141,7 @@ def test_a_refused_request_with_a_small_body_keeps_its_connection(weir, policy, 
 @pytest.mark.parametrize("fields", [("Content-Length: 70000",), ("Transfer-Encoding: chunked",),
                                     ("Content-Length: 5", "Expect: 100-continue")])
 def test_a_refused_body_that_is_not_read_is_no_other_request(weir, policy, fields):
-    server = weir("admitted:app", "--config", policy(USERS), workers=1)
+    server = weir("hostile:app", "--config", policy(USERS), workers=1)
     with server.client() as c:
         c.request("POST", "/api/x", *fields)
         with contextlib.suppress(OSError):
@@ -192,7 +192,7 @@ def one_visit(server: Server, chance: random.Random, seen: Path) -> None:
 def test_no_place_and_no_count_is_lost_whatever_clients_and_keepers_do(weir, policy, tmp_path, workers):
     seen = tmp_path / "seen"
     seen.touch()
-    server = weir("admitted:app", "--config", policy(STORM), workers=workers, threads=6)
+    server = weir("hostile:app", "--config", policy(STORM), workers=workers, threads=6)
     over = threading.Event()
     problems: list[BaseException] = []
 
@@ -274,7 +274,7 @@ def hold(server: Server, tmp_path: Path, n: int = 1) -> Path:
 @pytest.mark.parametrize("version,keep", [("HTTP/1.1", True), ("HTTP/1.0", False)])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_who_waited_in_vain_is_told_and_what_is_behind_is_served(weir, policy, tmp_path, method, version, keep):
-    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "200ms")), workers=1, threads=4)
+    server = weir("hostile:app", "--config", policy(ONE.replace("WAIT", "200ms")), workers=1, threads=4)
     hold(server, tmp_path)
     with server.client() as c:
         c.request("GET", "/one", version=version)
@@ -291,7 +291,7 @@ def test_who_waited_in_vain_is_told_and_what_is_behind_is_served(weir, policy, t
 
 
 def test_what_its_client_abandoned_in_the_queue_never_starts(weir, policy, tmp_path):
-    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "20s")), workers=1, threads=4)
+    server = weir("hostile:app", "--config", policy(ONE.replace("WAIT", "20s")), workers=1, threads=4)
     until, seen = hold(server, tmp_path), tmp_path / "seen"
     left = [server.client() for _ in range(6)]
     for c in left:
@@ -311,7 +311,7 @@ def test_what_its_client_abandoned_in_the_queue_never_starts(weir, policy, tmp_p
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_stop_tells_who_waits(weir, policy, tmp_path, quick):
-    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=1, threads=4, grace="500ms")
+    server = weir("hostile:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=1, threads=4, grace="500ms")
     hold(server, tmp_path)
     c = server.client()
     c.request("GET", "/one")
@@ -327,7 +327,7 @@ def test_a_stop_tells_who_waits(weir, policy, tmp_path, quick):
 
 
 def test_who_waits_for_a_route_that_a_reload_takes_away_gets_its_place(weir, policy, tmp_path):
-    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
+    server = weir("hostile:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
     until = hold(server, tmp_path)
     waits = [server.client(timeout=30) for _ in range(4)]
     for c in waits:
@@ -342,7 +342,7 @@ def test_who_waits_for_a_route_that_a_reload_takes_away_gets_its_place(weir, pol
 
 
 def test_the_places_of_a_killed_worker_come_back_to_who_waits_in_others(weir, policy, tmp_path):
-    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
+    server = weir("hostile:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
     pid = tmp_path / "pid"
     server.client().request("GET", f"/one?pid={pid}&until={tmp_path / 'until'}")
     holder = int(wait_for(lambda: pid.exists() and pid.read_text(), what="the place is taken"))
@@ -360,7 +360,7 @@ def test_the_places_of_a_killed_worker_come_back_to_who_waits_in_others(weir, po
 
 def test_a_dry_run_holds_up_nobody(weir, policy, tmp_path):
     text = ONE.replace("WAIT", "100ms").replace("concurrency", "dry_run: true, concurrency")
-    server = weir("admitted:app", "--config", policy(text), workers=1, threads=8)
+    server = weir("hostile:app", "--config", policy(text), workers=1, threads=8)
     until = hold(server, tmp_path, 4)  # all four run
     assert server.get("/one").status == 200
     until.touch()
@@ -369,7 +369,7 @@ def test_a_dry_run_holds_up_nobody(weir, policy, tmp_path):
 
 def test_a_route_for_everything_does_not_close_the_health_check(weir, policy):
     text = "identify: [bearer, address]\nroutes:\n  - {match: /*, require: user, rate: {address: 1/day}}\n"
-    server = weir("admitted:app", "--config", policy(text), workers=1)
+    server = weir("hostile:app", "--config", policy(text), workers=1)
     assert [server.get("/-/ping").status for _ in range(3)] == [200] * 3
     assert server.get("/%2d/ping").status == 401
     assert server.get("/").status == 401

@@ -31,8 +31,9 @@ routes:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "where.py").write_text(APP)
-    for name in ("jwt.secret", "keys.txt", "jwks.json"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "jwt.secret").write_text("a secret of the tests, long enough for HS256")
+    (tmp_path / "keys.txt").write_text("robot 0123456789abcdef-robot\n")
+    (tmp_path / "jwks.json").write_text("")
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_printed_policy_can_be_used_again(folder):
     first = run("--print-config", cwd=folder)
     assert (first.returncode, first.stderr) == (0, "")
     policy = policy_of(first.stdout)
-    assert "user: {free: 5/min burst 1, pro: 60/min burst 10}" in policy
+    assert "user: {free: 5/min burst 5, pro: 60/min burst 10}" in policy
     assert '- match: ["POST /api/ai/*", "GET /v1/m%20n", "POST /v1/m%20n"]' in policy
     (folder / "weir.yaml").write_text(policy)
     second = run("--print-config", cwd=folder)

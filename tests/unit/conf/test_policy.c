@@ -119,7 +119,7 @@ static void example_of_the_header_is_read(void **state)
     assert_int_equal(r->rates[0].period_ns, 60000000000);
     assert_int_equal(r->rates[0].burst, 3);
     assert_int_equal(r->rates[1].by, BY_ADDRESS);
-    assert_int_equal(r->rates[1].burst, 1);
+    assert_int_equal(r->rates[1].burst, 30);
     assert_int_equal(r->n_quotas, 4);
     assert_string_equal(r->quotas[2].tier, "premium");
     assert_int_equal(r->quotas[2].day, 200);
@@ -218,15 +218,15 @@ static void algorithms_are_those_that_suit(void **state)
 
 /* ---- rates and quotas ---- */
 
-static void default_burst_is_what_fits_into_a_second(void **state)
+static void default_burst_is_all_that_is_allowed_in_the_time(void **state)
 {
     (void)state;
     static const struct {
         const char *text;
         int64_t burst;
-    } rows[] = {{"1/s", 1},     {"5/s", 5},      {"10/min", 1},        {"60/min", 1},
-                {"119/min", 1}, {"120/min", 2},  {"3600/h", 1},        {"7200/hour", 2},
-                {"1/day", 1},   {"10 / MIN", 1}, {"10/minburst4", -1}, {"864000/day", 10}};
+    } rows[] = {{"1/s", 1},        {"5/s", 5},           {"10/min", 10},    {"7200/hour", 7200},
+                {"1/day", 1},      {"10 / MIN", 10},     {"20/min burst 1", 1},
+                {"1/s burst 9", 9}, {"10/minburst4", -1}, {"1000000000/day", 1000000000}};
     for (size_t i = 0; i < countof(rows); i++) {
         struct policy_rate r = {0};
         struct err e = {{0}};
@@ -1065,7 +1065,7 @@ static void printed_settings_end_with_the_policy(void **state)
     fclose(out);
     assert_text_in(text,
                    "\n\n# weir.yaml\nroutes:\n  - match: [\"POST /x\"]\n    name: \"POST /x\"\n"
-                   "    require: nobody\n    rate:\n      address: {default: 5/min burst 1}\n"
+                   "    require: nobody\n    rate:\n      address: {default: 5/min burst 5}\n"
                    "    errors: auto\n");
     end(s);
 }
@@ -1082,7 +1082,7 @@ int main(void)
         ONE(rates_may_differ_by_tier),
         ONE(escapes_of_a_match_are_decoded),
         ONE(algorithms_are_those_that_suit),
-        cmocka_unit_test(default_burst_is_what_fits_into_a_second),
+        cmocka_unit_test(default_burst_is_all_that_is_allowed_in_the_time),
         cmocka_unit_test(wrong_rates_are_explained),
         cmocka_unit_test(every_form_of_a_quota_is_read),
         cmocka_unit_test(wrong_quotas_are_explained),

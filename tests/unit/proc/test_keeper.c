@@ -40,7 +40,7 @@ static void note(enum log_level level, const char *text)
     atomic_fetch_add(&shared->lines, 1);
 }
 
-static void publish(void *arg, unsigned identifier, struct slice jwks, const char *error)
+static bool publish(void *arg, unsigned identifier, struct slice jwks, const char *error)
 {
     (void)arg;
     (void)identifier;
@@ -51,6 +51,7 @@ static void publish(void *arg, unsigned identifier, struct slice jwks, const cha
         snprintf(shared->jwks, sizeof shared->jwks, "%.*s", (int)jwks.n, jwks.p);
         atomic_fetch_add(&shared->published, 1);
     }
+    return !strstr(shared->jwks, "unusable");
 }
 
 static int make(void **state)
@@ -659,8 +660,10 @@ static void key_sets_are_fetched_and_what_is_none_is_told_and_tried_again(void *
     assert_int_equal(atomic_load(&shared->published), 0);
     answer_http(listener, "302 Found\r\nLocation: file:///etc/passwd", "", 0);
     wait_for(&shared->publish_failed, 3);
-    answer_http(listener, "200 OK\r\nCache-Control: public, max-age=61", keys, strlen(keys));
+    answer_http(listener, "200 OK", "{\"keys\":[\"unusable\"]}", 21);
     wait_for(&shared->published, 1);
+    answer_http(listener, "200 OK\r\nCache-Control: public, max-age=61", keys, strlen(keys));
+    wait_for(&shared->published, 2);
     assert_string_equal(shared->jwks, keys);
     assert_int_equal(stop_keeper(pid), 0);
     close(listener);
