@@ -350,7 +350,8 @@ def test_each_file_that_a_page_shows_is_accepted(tmp_path, text):
         (tmp_path / file).write_text("a secret of more than 32 bytes, for tests\n")
     (tmp_path / "public/assets").mkdir(parents=True)
     (tmp_path / "keys.txt").write_text("shop k-0123456789abcdef\n")
-    key = {"kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "alg": "HS256", "kid": "1"}
+    key = {"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+           "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}  # of RFC 7515, A.3
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [key]}))
     (tmp_path / "weir.yaml").write_text(text.replace("/run/secrets/jwt", "secret").replace("/srv/shop", "."))
     policy = re.search(r"^(identify|tiers|cors|routes):", text, re.M)
