@@ -141,6 +141,22 @@ static PyObject *server_listen_py(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *server_check(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct server_object *o = (struct server_object *)self;
+    struct err e = {{0}};
+    if (!o->server || o->listening || o->supervisor) {
+        PyErr_SetString(PyExc_RuntimeError, "only a server that never listens is checked");
+        return NULL;
+    }
+    if (admission_alone(o->server, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *server_addresses(PyObject *self, void *unused)
 {
     (void)unused;
@@ -514,6 +530,8 @@ static void server_dealloc(PyObject *self)
 
 static PyMethodDef server_methods[] = {
     {"listen", server_listen_py, METH_NOARGS, "Bind all addresses; OSError with one clear sentence."},
+    {"check", server_check, METH_NOARGS,
+     "Read what its policy names (secrets, keys), for --check-config; then close it."},
     {"run", server_run, METH_VARARGS,
      "run(own_signals=False) -> int: serve until stopped; 0 = drained, 1 = work was cut."},
     {"close", server_close, METH_NOARGS,

@@ -585,9 +585,7 @@ class Board(Scenario):
     folder = os.path.join(machine.ROOT, 'examples', 'board')
 
     def contenders(self, ctx):
-        few = [Contender('weir', 'Weir, default settings', 'weir')]
-        return few + _pick(ctx, [], [
-            Contender('flask-dev', 'Flask development server', 'flask-dev'),
+X, 'Flask development server', 'flask-dev'),
             Contender('waitress', 'Waitress, 8 threads', 'waitress', 8),
             Contender('gunicorn-w4', 'Gunicorn -w 4', 'gunicorn-sync', extra=('-w', '4'))])
 

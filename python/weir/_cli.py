@@ -129,7 +129,11 @@ def enter_folder(config: Config) -> None:
 def check(core: Any, config: Config, load: Loader = load) -> int:
     if core.signals_late():
         return 0
-    core.Server(load(config), config).close()
+    server = core.Server(load(config), config)
+    try:
+        server.check()
+    finally:
+        server.close()
     print("weir: the configuration is fine and %s can be imported" % (config.app or "the application"))
     return 0
 

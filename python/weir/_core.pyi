@@ -84,6 +84,8 @@ class Supervisor:
     def __init__(self, config: Config, host: Any) -> None: ...
     def listen(self) -> None:
         """Open the addresses. OSError names the address, the cause and the cure."""
+    def check(self) -> None:
+        """Read what the policy names; then close it. OSError names the file, the cause and the cure."""
     @property
     def addresses(self) -> list[str]: ...
     def run(self) -> int | None:

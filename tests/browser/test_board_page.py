@@ -5,7 +5,9 @@ Screenshots go to the directory in BOARD_SCREENSHOTS, else to pytest's temporary
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Brow
 
 @pytest.fixture(scope="module")
 def port(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with helpers.board(tmp_path_factory.mktemp("board"), catalogue, delays=SLOW) as process:
+    """A board whose user may ask for more than three at once: the tests are all one."""
+    folder = tmp_path_factory.mktemp("board")
+    policy = helpers.other_policy(folder, ("10/min burst 3", "60/min burst 60"))
+    with helpers.board(folder, catalogue, "--config", policy, delays=SLOW) as process:
         yield process.port
 
 
@@ -159,3 +164,71 @@ def test_a_failing_model_is_shown(
             assert "model API is down" in browser.text("#error")
             assert browser.run("return document.getElementById('error').role") == "alert"
             browser.screenshot(shots / "390-error.png")
+
+
+def ask_the_page(browser: webdriver.Browser, port: int, width: int) -> str:
+    """Open the page, ask for a board, and return the text of the error that comes."""
+    browser.look(width)
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.complaints()
+    browser.run("document.getElementById('prompt').focus()")
+    browser.type("anything" + webdriver.ENTER)
+    browser.wait("#error", 20)
+    assert not browser.visible("#progress") and not browser.visible("#board")
+    assert browser.visible("#go") and fits(browser)
+    return browser.text("#error")
+
+
+def test_who_asks_too_often_reads_when_to_come_back(
+    browser: webdriver.Browser, catalogue: Path, tmp_path: Path, shots: Path
+) -> None:
+    policy = helpers.other_policy(tmp_path, ("10/min burst 3", "2/min burst 1"))
+    with helpers.board(tmp_path, catalogue, "--config", policy, delays=SLOW) as process:
+        assert helpers.build(process.port, "x", token="guest").status == 200
+        said = ask_the_page(browser, process.port, 390)
+        found = re.fullmatch(r"That was too fast: you have asked often just now\. Ask again in ([0-9]+) s\.", said)
+        assert found and 1 <= int(found[1]) <= 30, said
+        browser.screenshot(shots / "390-429.png")
+        # Another name is another user.
+        browser.run("document.getElementById('token').value = 'somebody'")
+        browser.click("#go")
+        browser.wait("#board", 20)
+        assert not browser.visible("#error")
+
+
+def test_who_finds_a_full_queue_reads_how_long_it_is(
+    browser: webdriver.Browser, catalogue: Path, tmp_path: Path, shots: Path
+) -> None:
+    policy = helpers.other_policy(tmp_path, ("concurrency: 32", "concurrency: 1"), ("size: 100", "size: 2"))
+    with helpers.fake_upstream(silent=True) as stuck:
+        upstream = {"DEEPSEEK_API_KEY": "x", "DEEPSEEK_BASE_URL": stuck}
+        with helpers.board(tmp_path, catalogue, "--config", policy, "--grace", "1s", **upstream) as process:
+            with concurrent.futures.ThreadPoolExecutor(6) as pool:
+                # One place, two that wait, and three that found the queue full.
+                calls = [pool.submit(helpers.build, process.port, "x", user) for user in "abcdef"]
+                helpers.until("a full queue", lambda: sum(call.done() for call in calls) == 3)
+                assert [c.result().status for c in calls if c.done()] == [503] * 3
+                said = ask_the_page(browser, process.port, 1280)
+                assert re.match(r"Too many boards are being drawn: 2 are waiting before you", said), said
+                assert re.search(r"Ask again in [0-9]+ s\.$", said), said
+                browser.screenshot(shots / "1280-503.png")
+                process.stop(seconds=60)
+                for call in calls:
+                    call.exception()
+
+
+def test_a_token_that_nobody_signed_is_told(
+    browser: webdriver.Browser, catalogue: Path, tmp_path: Path, shots: Path
+) -> None:
+    (tmp_path / "jwt.secret").write_text("a secret of more than 32 bytes, for tests")
+    env = {"BOARD_JWT_SECRET_FILE": str(tmp_path / "jwt.secret")}
+    with helpers.board(tmp_path, catalogue, delays=SLOW, **env) as process:
+        browser.look(390)
+        browser.open(f"http://127.0.0.1:{process.port}/")
+        browser.run("document.getElementById('token').focus()")
+        browser.type("me")
+        browser.run("document.getElementById('prompt').focus()")
+        browser.type("anything" + webdriver.ENTER)
+        browser.wait("#error", 20)
+        assert browser.text("#error") == "This access token is wrong or has expired."
+        browser.screenshot(shots / "390-401.png")

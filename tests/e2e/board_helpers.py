@@ -211,6 +211,17 @@ def board(
         yield process
 
 
+def other_policy(folder: Path, *changes: tuple[str, str]) -> str:
+    """A copy of the example's weir.yaml with some texts replaced."""
+    text = (BOARD / "weir.yaml").read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = folder / "policy.yaml"
+    path.write_text(text)
+    return str(path)
+
+
 @dataclass
 class Answer:
     """One HTTP answer. Header names in lower case."""

@@ -6,7 +6,9 @@ there is neither. Everything listens on free ports of 127.0.0.1.
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
+import hmac
 import http.client
 import json
 import os
@@ -57,9 +59,9 @@ def upstream(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def board(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a board whose upstreams do not wait."""
+    """The port of a board whose upstreams do not wait; the application alone, as under any server."""
     folder = tmp_path_factory.mktemp("board")
-    with helpers.board(folder, catalogue, delays=" ".join(FAST)) as process:
+    with helpers.board(folder, catalogue, "--config", "", delays=" ".join(FAST)) as process:
         yield process.port
 
 
@@ -720,6 +722,179 @@ def test_without_tokens_only_loopback_is_answered(address: str, status: int) -> 
     assert done.stdout.startswith(f"{status} application/json")
 
 
+# --- admission: weir.yaml ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def admitted(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a board as `run` starts it, whose upstreams do not wait. Users have their own limits."""
+    folder = tmp_path_factory.mktemp("admitted")
+    with helpers.board(folder, catalogue, delays=" ".join(FAST)) as process:
+        yield process.port
+
+
+def assert_refused(reply: helpers.Answer, status: int, reason: str) -> dict[str, Any]:
+    """Weir answered in place of the application, and says why."""
+    assert reply.status == status, reply.body
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json()["reason"] == reason
+    return reply.json()
+
+
+@needs_server
+@needs_flask
+@pytest.mark.parametrize("token", [None, "Bearer ", "Basic dXNlcjpwYXNz", "Token abc"])
+def test_the_server_refuses_who_is_nobody(admitted: int, token: str | None) -> None:
+    reply = post(admitted, '{"prompt": "x"}', token)
+    assert_refused(reply, 401, "no_credentials")
+    assert reply.headers["www-authenticate"].startswith("Bearer")
+
+
+@needs_server
+@needs_flask
+def test_a_burst_of_three_passes_and_a_flood_is_told_when_to_come_back(admitted: int) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(helpers.build, admitted, "cut a video", "flood") for _ in range(8)]
+        answers = [call.result() for call in calls]
+    passed = [answer for answer in answers if answer.status == 200]
+    refused = [answer for answer in answers if answer.status != 200]
+    # One more for each 6 s that this takes on a busy machine.
+    assert 3 <= len(passed) <= 5, [answer.status for answer in answers]
+    for answer in refused:
+        told = assert_refused(answer, 429, "rate_limited")
+        assert told["limit"] == "user" and 1 <= told["retry_after"] <= 6
+        assert int(answer.headers["retry-after"]) == told["retry_after"]
+        assert answer.headers["ratelimit-policy"].startswith('"user";q=10;w=60')
+    # Another user has three of his own.
+    assert helpers.build(admitted, "cut a video", "calm").status == 200
+
+
+@needs_server
+@needs_flask
+def test_a_page_of_this_machine_may_ask_and_read_refusals(admitted: int) -> None:
+    for origin, may in (("http://localhost:3000", True), ("https://example.org", False)):
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization,content-type"
+        reply = helpers.ask(admitted, "OPTIONS", "/api/ai/build-board", headers=asked)
+        assert (reply.status == 204) is may
+        reply = helpers.ask(admitted, "POST", "/api/ai/build-board", "{}", {"Origin": origin})
+        assert_refused(reply, 401, "no_credentials")
+        assert reply.headers.get("access-control-allow-origin") == (origin if may else None)
+
+
+@needs_server
+@needs_flask
+def test_boards_beyond_the_places_wait_in_the_queue_and_then_are_refused(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    policy = helpers.other_policy(
+        tmp_path, ("concurrency: 32", "concurrency: 1"), ("size: 100", "size: 1")
+    )
+    with helpers.fake_upstream(silent=True) as stuck:
+        env = {**upstreams(stuck), "BOARD_TIMEOUT": "3"}
+        with helpers.board(tmp_path, catalogue, "--config", policy, **env) as process:
+            with concurrent.futures.ThreadPoolExecutor(3) as pool:
+                users = ("a", "b", "c")
+                calls = [pool.submit(helpers.build, process.port, "x", user) for user in users]
+                health = helpers.ask(process.port, "GET", "/health")
+                answers = [call.result() for call in calls]
+    assert health.status == 200
+    # One was in the application until its upstream was given up, one waited for its place.
+    assert sorted(answer.status for answer in answers) == [502, 502, 503]
+    (refused,) = (answer for answer in answers if answer.status == 503)
+    assert assert_refused(refused, 503, "queue_full")["position"] >= 1
+
+
+@needs_server
+@needs_flask
+def test_health_answers_while_every_place_is_taken(catalogue: Path, tmp_path: Path) -> None:
+    with helpers.fake_upstream(silent=True) as stuck:
+        env = {**upstreams(stuck), "BOARD_TIMEOUT": "8"}
+        with helpers.board(tmp_path, catalogue, "--threads", "2", **env) as process:
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                calls = [pool.submit(helpers.build, process.port, "x", user) for user in "ab"]
+
+                def all_are_taken() -> bool:
+                    try:
+                        helpers.ask(process.port, "GET", "/", timeout=0.3)
+                    except TimeoutError:
+                        return True
+                    return False
+
+                helpers.until("both places are taken", all_are_taken)
+                assert helpers.ask(process.port, "GET", "/health", timeout=10).status == 200
+                assert not any(call.done() for call in calls)
+                assert [call.result().status for call in calls] == [502, 502]
+
+
+@needs_server
+@needs_flask
+def test_a_board_beyond_its_deadline_is_given_up(catalogue: Path, tmp_path: Path) -> None:
+    policy = helpers.other_policy(tmp_path, ("deadline: 90s", "deadline: 300ms"))
+    with helpers.fake_upstream(silent=True) as stuck:
+        env = {**upstreams(stuck), "BOARD_TIMEOUT": "2"}
+        with helpers.board(tmp_path, catalogue, "--config", policy, **env) as process:
+            assert_refused(helpers.build(process.port, "x"), 504, "deadline")
+            log = helpers.until(
+                "the stack", lambda: process.output() if "in ask_model" in process.output() else ""
+            )
+            assert "takes longer than its deadline" in log
+            assert helpers.ask(process.port, "GET", "/health").status == 200
+
+
+def token(secret: bytes, **claims: Any) -> str:
+    """A JWT with HS256, made of the standard library alone."""
+
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    head = part(b'{"alg":"HS256","typ":"JWT"}') + "." + part(json.dumps(claims).encode())
+    return head + "." + part(hmac.digest(secret, head.encode(), "sha256"))
+
+
+@needs_server
+@needs_flask
+def test_with_a_secret_only_signed_tokens_are_users(catalogue: Path, tmp_path: Path) -> None:
+    secret = b"a secret of more than 32 bytes, for tests"
+    (tmp_path / "jwt.secret").write_bytes(secret + b"\n")
+    env = {"BOARD_JWT_SECRET_FILE": str(tmp_path / "jwt.secret")}
+    soon = int(time.time()) + 600
+    with helpers.board(tmp_path, catalogue, delays=" ".join(FAST), **env) as process:
+        known = helpers.build(process.port, "cut a video", token(secret, sub="ada", exp=soon))
+        assert known.status == 200 and known.json()["user"] == "ada"
+        for wrong in (token(b"x" * 40, sub="ada", exp=soon), token(secret, sub="ada", exp=1000), "me"):
+            reply = helpers.build(process.port, "x", wrong)
+            assert_refused(reply, 401, "bad_credentials")
+            assert 'error="invalid_token"' in reply.headers["www-authenticate"]
+        page = helpers.ask(process.port, "GET", "/").body.decode()
+        assert "Any bearer token" not in page and 'type="password"' in page
+        # Who comes through a proxy is no stranger any more.
+        forwarded = {"X-Forwarded-For": "192.0.2.1"}
+        assert helpers.ask(process.port, "GET", "/health", headers=forwarded).status == 200
+    with helpers.board(tmp_path, catalogue, "--config", "", delays=" ".join(FAST), **env) as process:
+        # Nobody verifies tokens here, so nobody is a user.
+        good = token(secret, sub="ada", exp=soon)
+        assert_error(helpers.build(process.port, "x", good), 401, "No token was verified")
+
+
+@needs_server
+@needs_flask
+def test_a_secret_that_cannot_be_used_is_told(catalogue: Path, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("short\n")
+    env = {"BOARD_CATALOGUE": str(catalogue), "BOARD_JWT_SECRET_FILE": str(tmp_path / "short")}
+    done = subprocess.run(
+        [helpers.PYTHON, str(helpers.BOARD / "run")],
+        env=helpers.clean_env(PORT="0", **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "secret_file" in done.stdout and "base64 48" in done.stdout
+
+
 # --- many at once --------------------------------------------------------------------------------
 
 
@@ -823,6 +998,10 @@ def test_run_prints_urls_and_three_commands_that_work(catalogue: Path, tmp_path:
             )
             answer = json.loads(done.stdout.rpartition("\nboard ")[0])
             assert answer["rehearsal"] is True and answer["title"]
+        (flood,) = (line for line in text.splitlines() if line.strip().startswith("for i in "))
+        done = subprocess.run(["/bin/sh", "-c", flood], stdout=subprocess.PIPE, text=True, timeout=60)
+        assert len(re.findall(r"^200 after ", done.stdout, re.MULTILINE)) == 3, done.stdout
+        assert len(re.findall(r"^429 after .* s, Retry-After: [1-6]$", done.stdout, re.MULTILINE)) == 3
 
 
 @needs_server
@@ -855,6 +1034,11 @@ def run_fails(*arguments: str, **env: str) -> str:
 def test_run_refuses_others_without_tokens() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         assert "BOARD_TOKENS" in run_fails(HOST=host, WEIR="/bin/true")
+
+
+def test_run_refuses_two_ways_to_know_users() -> None:
+    text = run_fails(WEIR="/bin/true", BOARD_TOKENS="a:b", BOARD_JWT_SECRET_FILE="/nowhere")
+    assert "BOARD_JWT_SECRET_FILE exclude each other" in text
 
 
 def test_run_names_the_port_that_is_in_use() -> None:

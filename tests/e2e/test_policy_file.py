@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from test_command_line import as_module, run
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'hello']\n"
 PAGE = ROOT / "docs" / "reference" / "policy.md"
+# Of RFC 7515, A.3.
+EC_KEY = {"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+          "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}
 POLICY = """\
 identify:
   - jwt: {secret_file: jwt.secret, issuer: https://id.example.org}
@@ -32,8 +36,8 @@ routes:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "where.py").write_text(APP)
     (tmp_path / "jwt.secret").write_text("a secret of the tests, long enough for HS256")
-    (tmp_path / "keys.txt").write_text("robot 0123456789abcdef-robot\n")
-    (tmp_path / "jwks.json").write_text("")
+    (tmp_path / "keys.txt").write_text("shop a-key-of-the-tests\n")
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [EC_KEY]}))
     return tmp_path
 
 
@@ -121,3 +125,19 @@ def test_every_example_of_the_reference_is_accepted(folder):
         (folder / "weir.yaml").write_text(example)
         r = run("--check-config", "where:app", cwd=folder)
         assert (r.returncode, r.stderr) == (0, ""), example
+
+
+@pytest.mark.parametrize("word", ["", "waitress-serve", "gunicorn"])
+@pytest.mark.parametrize("name, text, says", [
+    ("jwt.secret", "short", "jwt.secret: the secret has 5 bytes and HS256 needs 32 at least"),
+    ("jwks.json", "{", "jwks.json: "),
+    ("keys.txt", "shop short", "keys.txt:1: "),
+])
+def test_check_config_finds_what_would_end_the_start(folder, word, name, text, says):
+    """The server does not start with such a file, so the check must not call it fine."""
+    (folder / name).write_text(text)
+    (folder / "weir.yaml").write_text(
+        "identify:\n- jwt: {secret_file: jwt.secret}\n- jwt: {jwks: jwks.json}\n- api_key: {file: keys.txt}\n")
+    r = run("--check-config", "where:app", cwd=folder, command=[*weir_command(), *([word] if word else [])])
+    assert r.returncode != 0 and "fine" not in r.stdout
+    assert says in r.stderr and "Traceback" not in r.stderr

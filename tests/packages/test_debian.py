@@ -329,6 +329,40 @@ def test_the_watchdog_is_fed_and_ends_a_supervisor_that_hangs(machine):
     machine.run("systemctl", "restart", "weir@shop")
 
 
+POLICY = """
+identify: [bearer]
+routes:
+  - match: /counted
+    require: user
+    quota: 2/day
+"""
+
+
+@roots.usable
+def test_quotas_are_in_the_state_folder_and_outlive_a_restart(machine):
+    settings = machine / "etc/weir/shop.yaml"
+    before = settings.read_text()
+    settings.write_text(before + POLICY)
+    machine.run("systemctl", "restart", "weir@shop")
+    who = "Authorization: Bearer me"
+
+    def counted() -> int:
+        with Client(str(machine / "run/weir/shop.sock"), 20) as c:
+            return c.get("/counted", who).status
+
+    try:
+        assert [counted() for _ in range(3)] == [200, 200, 429], machine.journal()
+        assert machine.run("stat", "-L", "-c", "%a", "/var/lib/weir/shop/weir.db").strip() == "600"
+        machine.run("systemctl", "restart", "weir@shop")
+        assert counted() == 429
+        with Client(str(machine / "run/weir/shop.sock"), 20) as c:
+            assert c.get("/counted").status == 401
+            assert c.get("/-/usage", who).json()["routes"][0]["day"]["used"] == 2
+    finally:
+        settings.write_text(before)
+        machine.run("systemctl", "restart", "weir@shop")
+
+
 @roots.usable
 def test_a_stop_finishes_what_runs(machine):
     assert ask(machine, "/")

@@ -148,6 +148,8 @@ def test_compose_is_closed_and_leaves_time_to_stop():
     assert seconds(service["stop_grace_period"]) > seconds(service["environment"]["WEIR_GRACE"])
     assert (FOLDER / service["build"]["context"] / service["build"]["dockerfile"]).resolve() == FOLDER / "Dockerfile"
     assert (FOLDER / service["volumes"][0].split(":")[0] / "app.py").exists()
+    # The store of quotas is on a volume.
+    assert f"WEIR_STORE={service['volumes'][1].split(':')[1]}/weir.db" in STAGES["runtime"].last("ENV")
     known = set(re.findall(r'^SETTING\(\w+, \w+, "([^"]+)"', (ROOT / "src/conf/settings.def").read_text(), re.M))
     for name in service["environment"]:
         assert name.removeprefix("WEIR_").lower().replace("_", "-") in known
@@ -240,6 +242,16 @@ def test_the_image_tells_its_version(image):
 def test_the_image_is_small_and_has_no_compiler(image):
     assert not list((image.root / "usr/bin").glob("*gcc*")) and not (image.root / "src").exists()
     assert not (image.root / "wheels").exists()
+
+
+@roots.usable
+def test_every_library_that_is_loaded_later_finds_its_own(image):
+    """TLS, tokens and the keeper: with all symbols, so that a package that is missing shows here."""
+    load = ("import ctypes, os, pathlib, weir; made = [p for p in pathlib.Path(weir.__file__).parent.glob('_*.so') "
+            "if not p.name.startswith('_core')]; [ctypes.CDLL(str(p), os.RTLD_NOW) for p in made]; "
+            "print(*sorted(p.name.split('.')[0] for p in made))")
+    command, env = image.command(["python", "-c", load], {})
+    assert run(*command, env=env) == "_jwt _keeper _tls\n"
 
 
 @roots.usable

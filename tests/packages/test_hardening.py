@@ -70,8 +70,8 @@ def test_buffers_on_the_stack_are_guarded_and_calls_are_fortified(path):
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_targets_of_indirect_calls_are_marked(path):
     """The start files of the C library are not marked, so the property note of the whole file is absent."""
-    # TLS and tokens are reached by a table of functions alone.
-    name = {"weir": "main", "_core": r"PyInit_\w+", "_tls": r"\w+", "_jwt": r"\w+"}[named(path)]
+    # TLS, tokens and the keeper are reached by a table of functions alone.
+    name = {"weir": "main", "_core": r"PyInit_\w+", "_tls": r"\w+", "_jwt": r"\w+", "_keeper": r"\w+"}[named(path)]
     assert re.search(rf"<{name}>:\n +\w+:\s+endbr64", disassembly(path))
 
 
@@ -85,7 +85,8 @@ def test_only_needed_libraries_are_linked():
 def test_the_extension_exports_its_entry_alone():
     for path in SHARED:
         defined = re.findall(r"(?:GLOBAL|WEAK) +(?:DEFAULT|PROTECTED) +(?!UND)\S+ (\S+)", readelf(path, "--dyn-syms"))
-        assert defined == [{"_core": "PyInit__core", "_tls": "weir_tls_lib", "_jwt": "weir_jwt_lib"}[named(path)]], path.name
+        entry = {"_core": "PyInit__core", "_tls": "weir_tls_lib", "_jwt": "weir_jwt_lib", "_keeper": "weir_keeper_lib"}
+        assert defined == [entry[named(path)]], path.name
 
 
 def test_release_flags_are_given():

@@ -123,7 +123,7 @@ def test_the_pod_is_not_root_and_writes_nothing_but_its_folder(pod, container):
     assert [str(context["runAsUser"]), str(context["runAsGroup"])] == [user[1], user[2]]
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                                             "capabilities": {"drop": ["ALL"]}}
-    assert [m["mountPath"] for m in container["volumeMounts"]] == ["/tmp"]
+    assert [m["mountPath"] for m in container["volumeMounts"]] == ["/tmp", "/var/lib/weir"]
 
 
 def test_settings_exist(container):

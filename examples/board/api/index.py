@@ -12,11 +12,16 @@ Settings, all from the environment:
 
     DEEPSEEK_API_KEY, DEEPSEEK_BASE_URL, DEEPSEEK_MODEL   any chat-completions API
     SUPABASE_URL, SUPABASE_KEY                            PostgREST with the table `packages`
-    BOARD_TOKENS       who may use it: "name:token,name:token". Without it any non-empty
-                       token is a user of that name, and only this machine is answered.
+    BOARD_TOKENS       who may use it: "name:token,name:token".
+    BOARD_JWT_SECRET_FILE   set: users are those whose signed token Weir has verified (weir.yaml).
+                       With neither of the two any non-empty token is a user of that name, and only
+                       this machine is answered.
     BOARD_TIMEOUT      seconds an upstream may stay silent, 60
     BOARD_REHEARSAL    what a stand-in answers for, "model", "database" or both with a comma between;
                        for the page and /health, as every answer finds out for itself
+
+Limits, queue, deadline and CORS are the server's affair, and stand in weir.yaml. Under another server
+than Weir the application runs without them.
 
 Every answer but the page is JSON; an error is {"error": "…"} with a status that fits.
 """
@@ -108,6 +113,8 @@ MODEL_NAME = os.environ.get("DEEPSEEK_MODEL") or "deepseek-flash"
 DATABASE_URL = os.environ.get("SUPABASE_URL", "")
 DATABASE_KEY = os.environ.get("SUPABASE_KEY", "")
 TOKENS = read_tokens(os.environ.get("BOARD_TOKENS", ""))
+VERIFIED_BY_WEIR = bool(os.environ.get("BOARD_JWT_SECRET_FILE"))
+OPEN = not TOKENS and not VERIFIED_BY_WEIR  # any token is a user
 TIMEOUT = read_timeout(os.environ.get("BOARD_TIMEOUT") or "60")
 REHEARSAL = [part for part in os.environ.get("BOARD_REHEARSAL", "").split(",") if part]
 
@@ -137,7 +144,7 @@ def only_this_machine() -> None:
     Three ways in from elsewhere are closed: a remote address, a proxy on this machine that passes
     strangers on, and a foreign page whose name was made to point here.
     """
-    if TOKENS:
+    if not OPEN:
         return
     if not is_loopback(request.environ.get("REMOTE_ADDR") or ""):
         cause = "this address is not"
@@ -153,7 +160,18 @@ def only_this_machine() -> None:
 
 
 def authenticate() -> str:
-    """The user's name. Raises ApiError 401."""
+    """The user's name. Raises ApiError 401.
+
+    Under Weir a request without a token does not come here, because weir.yaml requires a user.
+    """
+    if VERIFIED_BY_WEIR:
+        if request.environ.get("weir.user_by") == "jwt":
+            return str(request.environ["weir.user"])
+        raise ApiError(
+            401,
+            "No token was verified: only Weir does that, with the weir.yaml that `run` gives it",
+            {"WWW-Authenticate": 'Bearer realm="board"'},
+        )
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
@@ -163,7 +181,7 @@ def authenticate() -> str:
             {"WWW-Authenticate": 'Bearer realm="board"'},
         )
     sent = token.encode("latin-1", errors="replace")  # WSGI hands bytes over as latin-1
-    if not TOKENS:
+    if OPEN:
         return sent.decode("utf-8", errors="replace")
     for known, name in TOKENS.items():
         if hmac.compare_digest(known.encode(), sent):
@@ -395,13 +413,13 @@ def build_board() -> Response:
 
 @app.get("/health")
 def health() -> Response:
-    return jsonify(status="ok", app="board", rehearsal=bool(REHEARSAL), open=not TOKENS)
+    return jsonify(status="ok", app="board", rehearsal=bool(REHEARSAL), open=OPEN)
 
 
 @app.get("/")
 def page() -> str:
     return render_template(
-        "board.html", rehearsal=REHEARSAL, open=not TOKENS, prompt_chars_max=PROMPT_CHARS_MAX
+        "board.html", rehearsal=REHEARSAL, open=OPEN, prompt_chars_max=PROMPT_CHARS_MAX
     )
 
 

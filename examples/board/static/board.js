@@ -32,6 +32,34 @@
 
   const seconds = (value) => `${Number(value).toFixed(1)} s`;
 
+  // "in 6 s", "in 3 min"; rounded up, so that who waits so long has waited long enough.
+  const later = (wait) =>
+    !(wait > 0) ? "later" : wait <= 90 ? `in ${Math.ceil(wait)} s`
+      : wait <= 5400 ? `in ${Math.ceil(wait / 60)} min` : `in ${Math.ceil(wait / 3600)} h`;
+
+  // What the server answered in place of the application, in words: docs/refusals.md of Weir.
+  const refusal = (answer) => {
+    const again = `Ask again ${later(answer.retry_after)}.`;
+    const others = answer.position - 1;
+    const before = others > 1 ? `${others} are waiting before you` : others ? "one is waiting before you" : "";
+    const expected = answer.expected_wait > 0 ? `your turn would come ${later(answer.expected_wait)}` : "";
+    const queue = [before, expected].filter(Boolean).join(", and ");
+    switch (answer.reason) {
+      case "no_credentials": return "Say first who you are.";
+      case "bad_credentials": return open ? "This name cannot be used." : "This access token is wrong or has expired.";
+      case "bad_credentials_often": return `Too many wrong tokens came from here. ${again}`;
+      case "tier": return "Your account does not include boards.";
+      case "rate_limited": return `That was too fast: ${answer.limit === "user" ? "you have" : "many have"} asked often just now. ${again}`;
+      case "quota_day": return `Your boards of today are used up. ${again}`;
+      case "quota_month": return `Your boards of this month are used up. ${again}`;
+      case "queue_full":
+      case "queue_late": return `Too many boards are being drawn${queue ? `: ${queue}` : ""}. ${again}`;
+      case "queue_wait": return `You have waited, and no place became free${before ? `: ${before}` : ""}. ${again}`;
+      case "deadline": return "The board took too long and was given up.";
+      default: return `${answer.detail || answer.title || "The server refused."} ${again}`;
+    }
+  };
+
   const drawBoard = (board) => {
     at("title").textContent = board.title;
     const timings = at("timings");
@@ -72,6 +100,7 @@
     let answer = null;
     try { answer = await response.json(); } catch { /* not JSON: told below */ }
     if (signal.aborted) return null;
+    if (!response.ok && answer?.reason) throw new Error(refusal(answer));
     if (!response.ok) {
       throw new Error(answer?.error || `The server answered with status ${response.status}.`);
     }

@@ -302,3 +302,97 @@ def test_a_move_can_be_followed_step_by_step(tmp_path, page, servers, seconds):
                 pytest.fail(f"unknown step: {what}")
             done.append(verb)
     assert done.count("server") == servers
+
+
+# ---- admission: refusals, policies, and the page "Protect an AI endpoint" ----
+
+
+def refusals() -> list[tuple[str, str, str, str, str]]:
+    """(word, status, code, what it means, what a client should do) of each."""
+    rows = (ROOT / "src/admit/refusals.def").read_text()
+    found = re.findall(r'^REFUSAL\(\w+, "(\w+)", (\d+), "(\w+)", "([^"]+)", "([^"]+)"\)$', rows, re.M)
+    assert len(found) > 10 and len(found) == rows.count("\nREFUSAL(")
+    return found
+
+
+def test_each_refusal_has_its_row_and_its_section_with_the_status():
+    page = (ROOT / "docs/refusals.md").read_text()
+    table = re.findall(r"^\| (\d+) \| \[`(\w+)`\]\(#(\w+)\) \| (.+) \| (.+) \|$", page, re.M)
+    assert table == [(status, word, word, means, cure) for word, status, _, means, cure in refusals()]
+    sections = re.findall(r"^## (\w+)\n\nStatus (\d+); `code` of OpenAI's error object: `(\w+)`\.\n\n(.+)", page, re.M)
+    assert [s[:3] for s in sections] == [(word, status, code) for word, status, code, _, _ in refusals()]
+
+
+def test_the_page_of_the_example_has_words_for_refusals():
+    script = (ROOT / "examples/board/static/board.js").read_text()
+    words = set(re.findall(r'case "(\w+)":', script))
+    known = {word for word, *_ in refusals()}
+    assert not words - known
+    assert {"rate_limited", "queue_full", "queue_late", "queue_wait", "deadline", "no_credentials"} <= words
+
+
+def policies() -> list[tuple[str, str]]:
+    """Each block of YAML of the pages that is a file of Weir: (page and number, text)."""
+    found = []
+    for page in PAGES:
+        for i, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.S | re.M)):
+            found.append((f"{name(page)}-{i + 1}", text))
+    assert len(found) > 50
+    return found
+
+
+@needs_weir
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in policies()])
+def test_each_file_that_a_page_shows_is_accepted(tmp_path, text):
+    """Settings are read; a policy is checked with the files that it names."""
+    (tmp_path / "app.py").write_text("def app(environ, start):\n    start('200 OK', [])\n    return [b'']\n")
+    for file in ("jwt.secret", "secret"):
+        (tmp_path / file).write_text("a secret of more than 32 bytes, for tests\n")
+    (tmp_path / "public/assets").mkdir(parents=True)
+    (tmp_path / "keys.txt").write_text("shop k-0123456789abcdef\n")
+    key = {"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+           "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}  # of RFC 7515, A.3
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [key]}))
+    (tmp_path / "weir.yaml").write_text(text.replace("/run/secrets/jwt", "secret").replace("/srv/shop", "."))
+    policy = re.search(r"^(identify|tiers|cors|routes):", text, re.M)
+    run = subprocess.run([WEIR, "--check-config" if policy else "--print-config", "app:app"], cwd=tmp_path,
+                         env=environment(), capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+
+
+MODEL = """\
+import time
+
+def app(environ, start):
+    if environ["REQUEST_METHOD"] == "POST":
+        time.sleep(1)
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [environ.get("weir.user_by", "nobody").encode()]
+"""
+
+
+@needs_weir
+def test_an_ai_endpoint_is_protected_by_what_the_page_shows(tmp_path):
+    """docs/protect.md from its start, literally but for the port."""
+    page = (ROOT / "docs/protect.md").read_text()
+    ((_, file), (_, start), (_, asks), *_) = re.findall(r"^```(yaml|sh)\n(.*?)^```", page, re.S | re.M)
+    shown = re.search(r"^```text\n(.*?)^```", page, re.S | re.M)
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api/index.py").write_text(MODEL)
+    (tmp_path / "weir.yaml").write_text(file)
+    port = str(free_port())
+    env = {**environment(), "WEIR_BIND": f"127.0.0.1:{port}"}
+    with serving("exec " + start.strip(), tmp_path, env) as url:
+        run = subprocess.run(["bash", "-ec", asks.replace("8000", port)], cwd=tmp_path, env=env, text=True,
+                             capture_output=True, timeout=60)
+        assert curl(url + "/health") == "nobody"
+    assert re.findall(r"^200$", run.stdout, re.M) == ["200"] * 3, run.stdout
+    heads = re.findall(r"^HTTP/1.1 (429|401) ", run.stdout, re.M)
+    assert heads == ["429", "401"], run.stdout
+    assert '"reason":"no_credentials"' in run.stdout and "\nWWW-Authenticate: Bearer" in run.stdout.replace("\r", "")
+    # The page shows the fields and the body in the form in which they came.
+    told = run.stdout.replace("\r", "")
+    for line in shown[1].strip().splitlines():
+        form = "".join("[0-9]+" if part.isdigit() else re.escape(part).replace("…", '[^"]+')
+                       for part in re.split(r"(?<=[=:; ])(\d+)", line))
+        assert re.search(f"^{form}$", told, re.M), (line, told)
