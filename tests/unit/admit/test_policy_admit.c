@@ -77,7 +77,7 @@ static bool asks_path(struct world *w, const char *path, const char *user, const
     asked_begin(&w->q, "GET", path);
     if (user)
         asked_field(&w->q, "X-Key", user);
-    return policy_admit(w->policy, &w->q.found, &w->q.req, slice_str(address), &w->q.arena, w->now,
+    return policy_admit(w->policy, &w->q.found, &w->q.req, (struct slice){0}, slice_str(address), &w->q.arena, w->now,
                         &w->q.why);
 }
 
