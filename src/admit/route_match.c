@@ -22,6 +22,8 @@ static const uint64_t OTHER_METHODS = (uint64_t)1 << 63;
 /* Any rest. Half of all numbers, so that "shorter than the text" is more than it. */
 static const size_t REST = SIZE_MAX / 2;
 static_assert(POLICY_METHODS_MAX + 1 < 63, "a bit for each method");
+/* Of a method that is compared without regard to case; longer ones are not. */
+#define METHOD_BYTES_MAX 64
 
 struct match {
     size_t n;         /* bytes of text */
@@ -174,9 +176,7 @@ void route_match_free(struct route_match **m)
 
 /* ---- finding ---- */
 
-/* For a name longer than WORD. */
-__attribute__((noinline)) static uint64_t bits_of_long(const struct route_match *m,
-                                                       struct slice method)
+static uint64_t bits_of_same(const struct route_match *m, struct slice method)
 {
     for (unsigned k = 0; k < m->n_methods; k++)
         if (slice_eq(method, slice_str(m->methods[k].name)))
@@ -184,16 +184,36 @@ __attribute__((noinline)) static uint64_t bits_of_long(const struct route_match 
     return OTHER_METHODS;
 }
 
+/* For a name longer than WORD, or with small letters: an application may write it in capitals before
+ * it looks, as Werkzeug does. */
+__attribute__((noinline)) static uint64_t bits_of_rare(const struct route_match *m,
+                                                       struct slice method)
+{
+    char capitals[METHOD_BYTES_MAX];
+    uint64_t bits = bits_of_same(m, method);
+    if (bits != OTHER_METHODS || method.n > sizeof capitals)
+        return bits;
+    for (size_t i = 0; i < method.n; i++) {
+        char b = method.p[i];
+        capitals[i] = (char)(b >= 'a' && b <= 'z' ? b & ~0x20 : b);
+    }
+    return bits_of_same(m, slice_of(capitals, method.n));
+}
+
+/* Is a byte of it 0x60 or above? */
+static inline bool has_small(uint64_t word)
+{
+    return (word & 0x2020202020202020 & (word >> 1)) != 0;
+}
+
 /* The bits that a match must have one of. */
 static inline uint64_t bits_of(const struct route_match *m, struct slice method)
 {
-    if (WEIR_UNLIKELY(method.n > WORD))
-        return bits_of_long(m, method);
-    uint64_t word = word_of(method.p, method.n);
-    for (unsigned k = 0; k < m->n_methods; k++)
+    uint64_t word = WEIR_LIKELY(method.n <= WORD) ? word_of(method.p, method.n) : 0;
+    for (unsigned k = 0; word && k < m->n_methods; k++)
         if (word == m->methods[k].word)
             return (uint64_t)1 << k;
-    return OTHER_METHODS;
+    return word && !has_small(word) ? OTHER_METHODS : bits_of_rare(m, method);
 }
 
 /* `p` has WORD bytes that may be read, also where n is less. */

@@ -129,6 +129,22 @@ static void as_many_methods_as_may_be_are_known(void **state)
     assert_int_equal(found("MZZ", "/x"), ROUTE_NONE);
 }
 
+static void no_spelling_of_a_method_escapes_its_route(void **state)
+{
+    (void)state;
+    routes_are("POST /a,PROPPATCH-LONG /a,GET /a,/b");
+    assert_int_equal(found("post", "/a"), 0);
+    assert_int_equal(found("PosT", "/a"), 0);
+    assert_int_equal(found("propPatch-Long", "/a"), 1);
+    assert_int_equal(found("head", "/a"), 2);
+    assert_int_equal(found("P_ST", "/a"), ROUTE_NONE);
+    assert_int_equal(found("post", "/b"), 3);
+    char longest[200];
+    memset(longest, 'p', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    assert_int_equal(found(longest, "/a"), ROUTE_NONE);
+}
+
 static void escapes_are_decoded_once(void **state)
 {
     (void)state;
@@ -250,6 +266,7 @@ int main(void)
         ONE(malformed_escapes_stand_for_themselves),
         ONE(runs_of_slashes_are_one),
         ONE(long_paths_are_compared_as_far_as_matches_go),
+        ONE(no_spelling_of_a_method_escapes_its_route),
         ONE(no_spelling_of_a_path_escapes_its_route),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
