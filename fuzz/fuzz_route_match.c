@@ -61,9 +61,10 @@ static char *plain_path(struct slice path, size_t *n_out)
 
 static bool fits(const struct policy_match *m, struct slice method, const char *path, size_t n)
 {
-    struct slice wanted = slice_str(m->method);
-    bool head = slice_eq(wanted, SLICE("GET")) && slice_eq(method, SLICE("HEAD"));
-    if (wanted.n && !slice_eq(wanted, method) && !head)
+    struct slice wanted = slice_str(m->method); /* in capitals */
+    bool head = slice_eq(wanted, SLICE("GET")) && slice_ieq(method, SLICE("HEAD"));
+    bool same = method.n > 64 ? slice_eq(wanted, method) : slice_ieq(wanted, method);
+    if (wanted.n && !same && !head)
         return false;
     size_t i = 0;
     for (; m->path[i]; i++) {

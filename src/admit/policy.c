@@ -33,6 +33,7 @@ struct policy {
     struct identify *identify; /* owned */
     struct arena arena;
     struct route *routes;
+    struct slice prefix;         /* url-prefix; lent by the conf */
     bool draft_fields, x_fields; /* rate-headers */
     bool has_cors;
     uint64_t default_id;
@@ -117,6 +118,7 @@ int policy_new(struct policy **out, const struct conf *conf, const struct policy
         return err_set(e, "out of memory");
     p->said = said;
     p->shared = *shared;
+    p->prefix = slice_str(conf->url_prefix);
     p->x_fields = strcmp(conf->rate_headers, "x") == 0 || strcmp(conf->rate_headers, "both") == 0;
     p->draft_fields =
         strcmp(conf->rate_headers, "draft") == 0 || strcmp(conf->rate_headers, "both") == 0;
@@ -335,11 +337,17 @@ static void told_dry(const struct admission *a, const struct refusal *why)
               (int)(a->account.n < 64 ? a->account.n : 64), a->account.p, refusal_word(why->id));
 }
 
-bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
-                  struct slice address, struct arena *arena, struct policy_now now,
-                  struct refusal *why)
+static unsigned find_route(const struct policy *p, struct slice method, struct slice path,
+                           struct slice script_name)
 {
-    unsigned i = route_match_find(p->match, req->method, req->path);
+    return route_match_below(p->match, method, path, script_name.n ? script_name : p->prefix);
+}
+
+bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
+                  struct slice script_name, struct slice address, struct arena *arena,
+                  struct policy_now now, struct refusal *why)
+{
+    unsigned i = find_route(p, req->method, req->path, script_name);
     if (i == ROUTE_NONE)
         return true;
     const struct route *r = &p->routes[i];
@@ -357,6 +365,7 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
     case IDENTIFY_REFUSED: /* a wrong token where nobody needs one is no token */
         if (r->said->require == REQUIRE_USER || why->id == REFUSAL_BAD_CREDENTIALS_OFTEN)
             return false;
+        *why = (struct refusal){0};
         break;
     case IDENTIFY_NO_MEMORY:
         return out_of_memory(why);
@@ -387,9 +396,9 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
 /* ---- what others ask ---- */
 
 const struct policy_cors *policy_cors_of(const struct policy *p, struct slice method,
-                                         struct slice path)
+                                         struct slice path, struct slice script_name)
 {
-    unsigned i = route_match_find(p->match, method, path);
+    unsigned i = find_route(p, method, path, script_name);
     if (i != ROUTE_NONE && p->routes[i].said->cors.given)
         return &p->routes[i].said->cors;
     return p->said->cors.given ? &p->said->cors : NULL;

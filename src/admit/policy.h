@@ -57,18 +57,20 @@ WEIR_MUST_USE int policy_new(struct policy **out, const struct conf *conf,
                              const struct policy_shared *shared, struct err *e);
 void policy_free(struct policy **p);
 
-/* Fill in *a. True: it may go on; false: *why says why not, and *a what is known so far. `address`
- * is the client's, behind trusted proxies. Out of memory passes nobody: it is a refusal too. */
+/* Fill in *a. True: it may go on; false: *why says why not, and *a what is known so far.
+ * `script_name` is a trusted front-end's, "": that of url-prefix; the application sees the same of
+ * a path with it and without, and both are of the same route. `address` is the client's, behind
+ * trusted proxies. Out of memory passes nobody: it is a refusal too. */
 WEIR_MUST_USE bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
-                                struct slice address, struct arena *arena, struct policy_now now,
-                                struct refusal *why);
+                                struct slice script_name, struct slice address,
+                                struct arena *arena, struct policy_now now, struct refusal *why);
 
 /* The request was refused later, or failed before the application ran: give the rates back. */
 void policy_refund(struct policy *p, struct admission *a, int64_t now_ns);
 
 /* The CORS rules of a request to `path` with `method`; NULL: none. */
 const struct policy_cors *policy_cors_of(const struct policy *p, struct slice method,
-                                         struct slice path);
+                                         struct slice path, struct slice script_name);
 
 /* Does any rule of CORS exist? */
 bool policy_has_cors(const struct policy *p);

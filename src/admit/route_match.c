@@ -237,13 +237,11 @@ static int hex_digit(char b)
     return digit < 10 ? (int)digit : letter < 6 ? (int)letter + 10 : -1;
 }
 
-/* Not inline: its buffer is nothing that other paths should pay for. */
-__attribute__((noinline)) static unsigned find_decoded(const struct route_match *m, uint64_t bits,
-                                                       struct slice path)
+/* Decode into `out`, which has room for `most` + 1 bytes. */
+static size_t decode(struct slice path, char *out, size_t most)
 {
-    char out[POLICY_PATH_MAX + 1 + WORD];
     size_t n = 0;
-    for (size_t i = 0; i < path.n && n <= POLICY_PATH_MAX; i++) {
+    for (size_t i = 0; i < path.n && n <= most; i++) {
         char b = path.p[i];
         if (b == '%' && path.n - i > 2) {
             int high = hex_digit(path.p[i + 1]), low = hex_digit(path.p[i + 2]);
@@ -255,6 +253,15 @@ __attribute__((noinline)) static unsigned find_decoded(const struct route_match 
         if (b != '/' || !n || out[n - 1] != '/')
             out[n++] = b;
     }
+    return n;
+}
+
+/* Not inline: its buffer is nothing that other paths should pay for. */
+__attribute__((noinline)) static unsigned find_decoded(const struct route_match *m, uint64_t bits,
+                                                       struct slice path)
+{
+    char out[POLICY_PATH_MAX + 1 + WORD];
+    size_t n = decode(path, out, POLICY_PATH_MAX);
     memset(out + n, 0, WORD);
     return find(m, bits, out, n);
 }
@@ -310,4 +317,32 @@ unsigned route_match_find(const struct route_match *m, struct slice method, stru
     if (WEIR_UNLIKELY(must_decode(p, n)))
         return find_decoded(m, bits, path);
     return find(m, bits, p, path.n);
+}
+
+unsigned route_match_below(const struct route_match *m, struct slice method, struct slice path,
+                           struct slice prefix)
+{
+    unsigned whole = route_match_find(m, method, path);
+    while (prefix.n && prefix.p[prefix.n - 1] == '/')
+        prefix.n--;
+    if (WEIR_LIKELY(!prefix.n) || prefix.n > ROUTE_PREFIX_MAX || !path.n || path.p[0] != '/' ||
+        !method.n)
+        return whole;
+    char out[2 * ROUTE_PREFIX_MAX + POLICY_PATH_MAX + 1 + WORD];
+    size_t before = prefix.n, n = decode(path, out + before, prefix.n + POLICY_PATH_MAX);
+    char *p = out + before;
+    if (n >= prefix.n && memcmp(p, prefix.p, prefix.n) == 0 &&
+        (n == prefix.n || p[prefix.n] == '/')) { /* the application sees what is behind */
+        p += prefix.n;
+        n -= prefix.n;
+    } else { /* it sees the same as of the path below the prefix */
+        memcpy(out, prefix.p, prefix.n);
+        p = out;
+        n += prefix.n;
+    }
+    if (!n) /* "" is the same as "/" to an application */
+        p[n++] = '/';
+    memset(p + n, 0, WORD);
+    unsigned other = find(m, bits_of(m, method), p, n);
+    return other < whole ? other : whole;
 }

@@ -36,4 +36,11 @@ void route_match_free(struct route_match **m);
  * "*" and "" match nothing. */
 unsigned route_match_find(const struct route_match *m, struct slice method, struct slice path);
 
+/* The same for an application at `prefix` (url-prefix or a front-end's SCRIPT_NAME, decoded; ""
+ * and longer than ROUTE_PREFIX_MAX: none). It sees the same of a path below the prefix and of that
+ * path without it, so a match is found by either: the first route that fits one of the two. */
+#define ROUTE_PREFIX_MAX 1024
+unsigned route_match_below(const struct route_match *m, struct slice method, struct slice path,
+                           struct slice prefix);
+
 #endif

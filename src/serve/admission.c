@@ -176,6 +176,11 @@ static struct slice client_of(const struct exchange *x)
     return slice_str(p && *p->client.host ? p->client.host : x->peer.remote_addr);
 }
 
+static struct slice script_name_of(const struct exchange *x)
+{
+    return x->call.proxy ? x->call.proxy->script_name : (struct slice){0};
+}
+
 static struct policy_now now_of(void)
 {
     return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_ns() / 1000000000};
@@ -189,7 +194,8 @@ void admission_head(struct exchange *x)
     if (policy_has_cors(p)) {
         bool asks = cors_is_preflight(&x->req, &a->ask);
         const struct policy_cors *c =
-            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path);
+            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path,
+                           script_name_of(x));
         if (c)
             x->call.cors =
                 cors_lines(c, asks ? a->ask.origin : field_of(&x->req, SLICE("origin")), &x->arena);
@@ -202,7 +208,8 @@ void admission_head(struct exchange *x)
     a->usage = s->admission.link && exchange_path_is(x, SLICE("usage"));
     bool good = a->usage
                     ? policy_who(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why)
-                    : policy_admit(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why);
+                    : policy_admit(p, &a->found, &x->req, script_name_of(x), client_of(x),
+                                   &x->arena, now_of(), &why);
     x->call.extra = a->found.fields;
     if (a->found.who.by)
         x->call.who = &a->found.who;

@@ -145,6 +145,38 @@ static void no_spelling_of_a_method_escapes_its_route(void **state)
     assert_int_equal(found(longest, "/a"), ROUTE_NONE);
 }
 
+static unsigned below(const char *prefix, const char *method, const char *path)
+{
+    return route_match_below(routes, slice_str(method), slice_str(path), slice_str(prefix));
+}
+
+static void a_prefix_is_no_way_around_a_route(void **state)
+{
+    (void)state;
+    routes_are("POST /api/*,/foo/old/*,GET /,/foo/*");
+    for (const char *const *prefix = (const char *const[]){"/foo", "/foo/", NULL}; *prefix;
+         prefix++) {
+        assert_int_equal(below(*prefix, "POST", "/api/x"), 0);
+        assert_int_equal(below(*prefix, "POST", "/foo/api/x"), 0);
+        assert_int_equal(below(*prefix, "POST", "/%66oo//%61pi/x"), 0);
+        assert_int_equal(below(*prefix, "POST", "//foo/api/x"), 0);
+        assert_int_equal(below(*prefix, "POST", "/food/api/x"), 3);
+        assert_int_equal(below(*prefix, "POST", "/foo/old/x"), 1);
+        assert_int_equal(below(*prefix, "POST", "/old/x"), 1);
+        assert_int_equal(below(*prefix, "GET", "/foo"), 2);
+        assert_int_equal(below(*prefix, "GET", "/"), 2);
+        assert_int_equal(below(*prefix, "OPTIONS", "*"), ROUTE_NONE);
+    }
+    assert_int_equal(below("", "POST", "/foo/api/x"), 3);
+    char longest[ROUTE_PREFIX_MAX + 2], path[ROUTE_PREFIX_MAX + 600];
+    memset(longest, 'p', sizeof longest);
+    longest[0] = '/';
+    longest[ROUTE_PREFIX_MAX] = '\0';
+    snprintf(path, sizeof path, "%s/api/%0500d", longest, 0);
+    assert_int_equal(below(longest, "POST", path), 0);
+    assert_int_equal(below(longest, "POST", path + ROUTE_PREFIX_MAX), 0);
+}
+
 static void escapes_are_decoded_once(void **state)
 {
     (void)state;
@@ -268,6 +300,7 @@ int main(void)
         ONE(long_paths_are_compared_as_far_as_matches_go),
         ONE(no_spelling_of_a_method_escapes_its_route),
         ONE(no_spelling_of_a_path_escapes_its_route),
+        ONE(a_prefix_is_no_way_around_a_route),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
