@@ -98,10 +98,13 @@ int64_t admission_wait_ends(const struct exchange *x);
  * in *r and says whether the answer is to be such a one, or plain text. */
 bool admission_explains(const struct exchange *x, enum refusal_id id, struct refusal *r);
 
-/* Is the body of this request to be complete before it waits? */
-static inline bool admission_waits(const struct policy_route *r)
+/* Is the body of this request to be complete before it goes on? What may be parked has to be: while
+ * a body comes, the exchange must be able to end at any moment. So has what is answered here, or
+ * its connection could not stay. */
+static inline bool admission_needs_whole(const struct admitted *a)
 {
-    return r && (r->concurrency || r->n_quotas);
+    const struct policy_route *r = a->found.route;
+    return a->refused || a->usage || a->preflight || (r && (r->concurrency || r->n_quotas));
 }
 
 /* Could another worker start with this request anew? Not when something was spent for it here. */

@@ -570,7 +570,7 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
-    const char *mode = admission_waits(x->admitted.found.route) ? "on" : s->conf->request_buffering;
+    const char *mode = admission_needs_whole(&x->admitted) ? "on" : s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);
         return;
