@@ -909,6 +909,11 @@ void gates_leave(struct gates *g, uint32_t ticket, bool held, int64_t now_ns,
     wakes_take(g, wakes);
 }
 
+void gates_wakes(struct gates *g, struct gate_wakes *wakes)
+{
+    wakes_take(g, wakes);
+}
+
 void gates_pump(struct gates *g, uint32_t route, const struct gate_limits *limits, int64_t now_ns,
                 struct gate_wakes *wakes)
 {

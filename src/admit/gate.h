@@ -97,7 +97,7 @@ void gates_free(struct gates **g);
 WEIR_MUST_USE uint32_t gates_route(struct gates *g, const char *name);
 
 /* Where ask->limits are larger than before, those that wait are granted first; who is to be woken
- * for it comes with the next call that tells. So after a change of limits call gates_pump. */
+ * for it comes with the next call that tells: see gates_wakes. */
 WEIR_MUST_USE enum gate_verdict gates_enter(struct gates *g, const struct gate_ask *ask,
                                             int64_t now_ns, struct gate_answer *out);
 
@@ -106,7 +106,7 @@ WEIR_MUST_USE enum gate_verdict gates_enter(struct gates *g, const struct gate_a
 struct gate_wakes {
     uint32_t n;
     uint32_t slots[16]; /* without repetition. n == 16: more may be left for the next call of
-                         * anybody that has wakes; call gates_pump until n < 16 */
+                         * anybody that has wakes; call gates_wakes until n < 16 */
 };
 
 /* Give a token back, or stop waiting; also where the grant has just come (then its cookie may have
@@ -114,6 +114,9 @@ struct gate_wakes {
  * of holding says of the route's speed counts (false for runs that failed at once). */
 void gates_leave(struct gates *g, uint32_t ticket, bool held, int64_t now_ns,
                  struct gate_wakes *wakes);
+
+/* Who is to be woken and nobody was told of yet. Costs one load where there is nobody. */
+void gates_wakes(struct gates *g, struct gate_wakes *wakes);
 
 /* Hand free tokens to who waits (after limits grew, after a sweep). */
 void gates_pump(struct gates *g, uint32_t route, const struct gate_limits *limits, int64_t now_ns,

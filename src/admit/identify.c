@@ -151,14 +151,6 @@ void identify_free(struct identify **ip)
 
 /* ---- credentials of a request ---- */
 
-static struct slice find_field(const struct req *req, struct slice name)
-{
-    for (unsigned i = 0; i < req->n_fields; i++)
-        if (slice_ieq(req->fields[i].name, name))
-            return req->fields[i].value;
-    return (struct slice){0};
-}
-
 /* RFC 6750 §2.1; the scheme without regard to case (RFC 9110 §11.1). */
 static struct slice bearer_of(const struct req *req)
 {
@@ -406,7 +398,7 @@ enum identify_verdict identify_who(struct identify *id, struct admission *a, con
                 return known_by_hash(id, a, "bearer", found, arena);
             break;
         case IDENTIFY_API_KEY:
-            found = find_field(req, s->header);
+            found = req_field(req, s->header);
             if (found.n)
                 return by_key(id, a, s, found, network, arena, now, why);
             break;

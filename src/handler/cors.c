@@ -100,21 +100,13 @@ struct slice cors_lines(const struct policy_cors *p, struct slice origin, struct
     return n > 0 && (size_t)n < room ? slice_of(to, (size_t)n) : none;
 }
 
-static struct slice find(const struct req *r, struct slice name)
-{
-    for (unsigned i = 0; i < r->n_fields; i++)
-        if (slice_ieq(r->fields[i].name, name))
-            return r->fields[i].value;
-    return (struct slice){0};
-}
-
 bool cors_is_preflight(const struct req *r, struct cors_ask *out)
 {
     if (!slice_eq(r->method, SLICE("OPTIONS")))
         return false;
-    out->origin = find(r, SLICE("origin"));
-    out->method = find(r, SLICE("access-control-request-method"));
-    out->headers = find(r, SLICE("access-control-request-headers"));
+    out->origin = req_field(r, SLICE("origin"));
+    out->method = req_field(r, SLICE("access-control-request-method"));
+    out->headers = req_field(r, SLICE("access-control-request-headers"));
     return out->origin.n && out->method.n;
 }
 

@@ -82,4 +82,13 @@ struct req {
     bool expect_continue;    /* Expect: 100-continue of an HTTP/1.1 client that announced content */
 };
 
+/* The value of the first field of this name; empty: there is none. */
+static inline struct slice req_field(const struct req *r, struct slice name)
+{
+    for (unsigned i = 0; i < r->n_fields; i++)
+        if (slice_ieq(r->fields[i].name, name))
+            return r->fields[i].value;
+    return (struct slice){0};
+}
+
 #endif

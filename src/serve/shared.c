@@ -116,11 +116,17 @@ int shared_need(struct shared *s, const struct conf *conf, struct err *e)
 void shared_wake(const struct shared *s, const struct gate_wakes *wakes)
 {
     const uint64_t one = 1;
-    for (unsigned i = 0; i < wakes->n; i++) {
-        if (wakes->slots[i] >= s->n_slots)
-            continue;
-        ssize_t n = write(s->wakes[wakes->slots[i]], &one, sizeof one);
-        (void)n; /* EAGAIN: it is awake already */
+    struct gate_wakes more;
+    for (;; wakes = &more) {
+        for (unsigned i = 0; i < wakes->n; i++) {
+            if (wakes->slots[i] >= s->n_slots)
+                continue;
+            ssize_t n = write(s->wakes[wakes->slots[i]], &one, sizeof one);
+            (void)n; /* EAGAIN: it is awake already */
+        }
+        if (wakes->n < countof(more.slots))
+            return;
+        gates_wakes(s->parts.gates, &more);
     }
 }
 

@@ -32,7 +32,7 @@ void shared_free(struct shared **s);
 /* Make what `conf` needs and is not there. */
 WEIR_MUST_USE int shared_need(struct shared *s, const struct conf *conf, struct err *e);
 
-/* Wake the workers of these slots. */
+/* Wake the workers of these slots, and of those that had no room there. */
 void shared_wake(const struct shared *s, const struct gate_wakes *wakes);
 
 /* A worker has ended: what it held comes back, and others are woken. */

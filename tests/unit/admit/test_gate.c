@@ -1037,10 +1037,33 @@ static void killed_processes_lose_no_token(void **state)
     common_free(c);
 }
 
+static void who_was_granted_by_one_that_entered_is_told(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(1, 10);
+    uint32_t first = ticket_of(&b, 1, 1, 0, GATE_ENTERED);
+    uint32_t waits = ticket_of(&b, 2, 2, 0, GATE_QUEUED);
+    gates_wakes(b.g, &b.wakes);
+    assert_int_equal(b.wakes.n, 0);
+    b.limits.concurrency = 3; /* of another generation */
+    struct gate_ask ask = ask_of(&b, 2, 3, 3);
+    assert_int_equal(enter(&b, ask, 0), GATE_ENTERED);
+    gates_wakes(b.g, &b.wakes);
+    assert_int_equal(b.wakes.n, 1);
+    assert_int_equal(b.wakes.slots[0], 1);
+    assert_int_equal(granted(&b), 2);
+    gates_wakes(b.g, &b.wakes);
+    assert_int_equal(b.wakes.n, 0);
+    leave(&b, first, 1);
+    leave(&b, waits, 1);
+    bench_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_are_given_until_there_are_none),
+        cmocka_unit_test(who_was_granted_by_one_that_entered_is_told),
         cmocka_unit_test(same_name_is_the_same_route_and_old_ones_make_room),
         cmocka_unit_test(routes_that_all_run_make_no_room),
         cmocka_unit_test(equal_deadlines_are_first_come_first_served),
