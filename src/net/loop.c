@@ -30,6 +30,15 @@ static void on_async(uv_async_t *async)
     deliver_all(async->data);
 }
 
+/* libuv calls timers that are due when it is entered, and then waits. What they want written shall
+ * not wait with it: this makes the turn end. */
+static void before_wait(uv_prepare_t *prepare)
+{
+    struct loop *l = prepare->data;
+    if (!list_empty(&l->flush))
+        uv_stop(&l->uv);
+}
+
 int loop_init(struct loop *l)
 {
     *l = (struct loop){0};
@@ -46,6 +55,12 @@ int loop_init(struct loop *l)
     rc = uv_async_init(&l->uv, &l->async, on_async);
     must(rc == 0);
     l->async.data = l;
+    rc = uv_prepare_init(&l->uv, &l->before_wait);
+    must(rc == 0);
+    l->before_wait.data = l;
+    rc = uv_prepare_start(&l->before_wait, before_wait);
+    must(rc == 0);
+    uv_unref((uv_handle_t *)&l->before_wait); /* loop_fini ends when all others are closed */
     return 0;
 }
 
@@ -92,6 +107,7 @@ void loop_post(struct loop *l, struct mail *m)
 
 void loop_fini(struct loop *l)
 {
+    uv_close((uv_handle_t *)&l->before_wait, NULL);
     uv_close((uv_handle_t *)&l->async, NULL);
     uv_run(&l->uv, UV_RUN_DEFAULT);
     deliver_all(l);

@@ -30,6 +30,7 @@ struct mail {
 struct loop {
     uv_loop_t uv;
     uv_async_t async;
+    uv_prepare_t before_wait;
     _Atomic(struct mail *) mailbox;  /* newest first */
     struct list flush;               /* connections with bytes to write */
     void (*flush_one)(struct list *node);

@@ -847,6 +847,7 @@ void exchange_slow_bodies(struct server *s)
         }
         stats.busy++;
         dispatch_open(x);
+        loop_wake(&s->loop); /* this may be a timer that libuv calls before it waits */
     }
     if (list_empty(&s->slow_bodies)) {
         s->slow_running = false;
