@@ -13,6 +13,7 @@
 #include "proc/signals.h"
 #include "python_module_process.h"
 #include "serve/server.h"
+#include "serve/shared.h"
 #include "wsgi/wsgi.h"
 
 /* How often to look for signals that Python's handlers noted, where nothing tells of them. */
@@ -30,6 +31,7 @@ struct server_object {
     struct supervisor_object *supervisor; /* counted; NULL: this process serves alone */
     struct keeper_door door;      /* of a process that serves alone; its socket is -1 where there is no keeper */
     struct keeper_thread *keeper; /* owned; NULL: none is wanted */
+    struct shared *shared;        /* owned while there is a keeper, which writes to it and ends after the server */
     bool listening, running;
     unsigned left;                /* threads still inside the application after run() */
 };
@@ -95,9 +97,12 @@ static int start_keeper(struct server_object *o, struct err *e)
     python_keeper_config(&k, c, o->server->admission.shared);
     k.door = &o->door;
     k.process = false;
-    if (keeper_thread_start(&o->keeper, &k, e))
+    if (keeper_thread_start(&o->keeper, &k, e)) {
+        keeper_door_close(&o->door);
         return -1;
-    o->server->admission.shared->door = &o->door;
+    }
+    o->shared = admission_give_shared(o->server);
+    o->shared->door = &o->door;
     return 0;
 }
 
@@ -112,6 +117,8 @@ static void stop_keeper(struct server_object *o)
         Py_END_ALLOW_THREADS
     }
     keeper_door_close(&o->door);
+    if (!o->left) /* else the server lives on, and looks at it */
+        shared_free(&o->shared);
 }
 
 static PyObject *server_listen_py(PyObject *self, PyObject *unused)

@@ -62,8 +62,8 @@ void policy_free(struct policy **p);
  * a path with it and without, and both are of the same route. `address` is the client's, behind
  * trusted proxies. Out of memory passes nobody: it is a refusal too. */
 WEIR_MUST_USE bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
-                                struct slice script_name, struct slice address,
-                                struct arena *arena, struct policy_now now, struct refusal *why);
+                                struct slice script_name, struct slice address, struct arena *arena,
+                                struct policy_now now, struct refusal *why);
 
 /* The request was refused later, or failed before the application ran: give the rates back. */
 void policy_refund(struct policy *p, struct admission *a, int64_t now_ns);

@@ -184,8 +184,8 @@ static uint64_t bits_of_same(const struct route_match *m, struct slice method)
     return OTHER_METHODS;
 }
 
-/* For a name longer than WORD, or with small letters: an application may write it in capitals before
- * it looks, as Werkzeug does. */
+/* For a name longer than WORD, or with small letters: an application may write it in capitals
+ * before it looks, as Werkzeug does. */
 __attribute__((noinline)) static uint64_t bits_of_rare(const struct route_match *m,
                                                        struct slice method)
 {

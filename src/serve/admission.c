@@ -14,6 +14,9 @@
 
 /* A queue in which somebody waits longer is told in the log. */
 static const int64_t LONG_WAIT_MS = 1000;
+/* And told again after this: where short waits come between long ones nothing says that it is over.
+ */
+static const int64_t TELL_QUEUE_MS = 60000;
 /* Nobody is told to come back later than this for a place. */
 static const int64_t RETRY_S_MAX = 60;
 /* Grants that are taken at once. */
@@ -29,32 +32,35 @@ static int64_t loop_ms(const struct exchange *x)
 int admission_alone(struct server *s, struct err *e)
 {
     struct server_admission *m = &s->admission;
-    m->shared = shared_new(1);
-    if (!m->shared)
+    if (!m->shared && !(m->shared = shared_new(1)))
         return err_set(e, "out of memory");
     m->own = true;
+    policy_free(&m->policy);
     if (shared_need(m->shared, s->conf, e))
         return -1;
     return policy_new(&m->policy, s->conf, &m->shared->parts, e);
 }
 
-/* A line where requests wait long, with the cure; one until the queue is short again. */
+struct shared *admission_give_shared(struct server *s)
+{
+    must(s->admission.own);
+    s->admission.own = false;
+    return s->admission.shared;
+}
+
+/* Its wait is over, with a place or without: a line where that was long, with the cure. */
 static void look_at_wait(struct exchange *x)
 {
     struct server_admission *m = &x->server->admission;
     const struct policy_route *r = x->admitted.found.route;
     int64_t waited = loop_ms(x) - x->admitted.parked_ms;
-    if (waited < LONG_WAIT_MS) {
-        m->told_queue = false;
+    if (waited < LONG_WAIT_MS ||
+        (m->told_queue_ms && loop_ms(x) - m->told_queue_ms < TELL_QUEUE_MS))
         return;
-    }
-    if (m->told_queue)
-        return;
-    m->told_queue = true;
+    m->told_queue_ms = loop_ms(x);
     log_line(LOG_WARNING, x->call.id,
              "requests of %s wait %.1f s for one of its %lld places; raise its concurrency if what "
-             "it waits for "
-             "can take more, or its users' rates are too high for it",
+             "it waits for can take more, or lower its users' rates",
              r->name, (double)waited / 1000, (long long)r->concurrency);
 }
 
@@ -162,14 +168,6 @@ static void log_refusal(const struct exchange *x, const struct refusal *why)
               why->limit ? " of " : "", why->limit ? why->limit : "");
 }
 
-static struct slice field_of(const struct req *r, struct slice name)
-{
-    for (unsigned i = 0; i < r->n_fields; i++)
-        if (slice_ieq(r->fields[i].name, name))
-            return r->fields[i].value;
-    return (struct slice){0};
-}
-
 static struct slice client_of(const struct exchange *x)
 {
     const struct proxy_facts *p = x->call.proxy;
@@ -194,11 +192,10 @@ void admission_head(struct exchange *x)
     if (policy_has_cors(p)) {
         bool asks = cors_is_preflight(&x->req, &a->ask);
         const struct policy_cors *c =
-            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path,
-                           script_name_of(x));
+            policy_cors_of(p, asks ? a->ask.method : x->req.method, x->req.path, script_name_of(x));
         if (c)
-            x->call.cors =
-                cors_lines(c, asks ? a->ask.origin : field_of(&x->req, SLICE("origin")), &x->arena);
+            x->call.cors = cors_lines(c, asks ? a->ask.origin : req_field(&x->req, SLICE("origin")),
+                                      &x->arena);
         if (c && asks) {
             a->preflight = c;
             return;
@@ -276,8 +273,12 @@ static enum admission_next enter_gate(struct exchange *x)
         .cookie = (uint64_t)(uintptr_t)x,
     };
     struct gate_answer answer;
+    struct gate_wakes wakes;
     struct refusal why = {0};
     enum gate_verdict v = gates_enter(m->shared->parts.gates, &ask, clock_mono_ns(), &answer);
+    /* Where another generation's limits were smaller, it may have granted to those that wait. */
+    gates_wakes(m->shared->parts.gates, &wakes);
+    wake(x->server, &wakes);
     switch (v) {
     case GATE_ENTERED:
         a->ticket = answer.ticket;
@@ -475,6 +476,7 @@ bool admission_wait_over(struct exchange *x, int64_t now_ms)
         return false;
     struct refusal why = {.id = REFUSAL_QUEUE_WAIT};
     int64_t expected_ns = 0;
+    look_at_wait(x);
     why.position = gates_position(m->shared->parts.gates, a->ticket, &expected_ns);
     why.expected_ms = expected_ns / 1000000;
     why.retry_after_s = with_chance(x, why.expected_ms > 0 ? (why.expected_ms + 999) / 1000 : 1);

@@ -59,11 +59,14 @@ struct server_admission {
     struct keeper_link *link; /* owned; NULL: nobody is to be asked */
     uv_poll_t wake;           /* others have granted us something */
     bool wake_made;
-    bool told_queue; /* a line about a long queue was written, and it is not yet short */
+    int64_t told_queue_ms; /* loop time of the last line about a long queue; 0: none */
 };
 
-/* In server_new, without a supervisor: make what the configuration needs for one process. */
+/* In server_listen, without a supervisor: make what the configuration needs for one process. Again
+ * after a failure: what was made stays. */
 WEIR_MUST_USE int admission_alone(struct server *s, struct err *e);
+/* From then on it is the caller's, who frees it after the server. */
+struct shared *admission_give_shared(struct server *s);
 /* In server_start, when the loop is there. */
 WEIR_MUST_USE int admission_start(struct server *s, struct err *e);
 /* Before loop_fini; then admission_free. */
