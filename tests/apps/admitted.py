@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +15,12 @@ TOLD = ("REQUEST_METHOD", "PATH_INFO", "SCRIPT_NAME", "weir.user", "weir.user_by
 def app(environ: dict, start: Callable) -> Iterable[bytes]:
     query = parse_qs(environ["QUERY_STRING"])
     for here in query.get("here", ()):  # the request has arrived
-        Path(here).touch()
+        with open(here, "a", encoding="utf-8") as f:
+            f.write("x")
+    for ms in query.get("ms", ()):
+        time.sleep(int(ms) / 1000)
+    for path in query.get("pid", ()):
+        Path(path).write_text(str(os.getpid()), encoding="utf-8")
     for until in query.get("until", ()):  # and waits for this file
         while not Path(until).exists():
             time.sleep(0.005)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Server, Starter, wait_for
+from harness import APPS, PYTHON, ROOT, SANITIZED, Client, Incomplete, Server, wait_for
 
 TOKEN = "Authorization: Bearer me"
 Policy = Callable[[str], str]
@@ -34,11 +39,12 @@ def stopped(pid: int):
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
-def the_keeper(server: Server) -> int:
-    return wait_for(lambda: next(iter(server.keeper_pids()), 0), what="a keeper")
+def the_keeper(server: Server, but: int = 0) -> int:
+    return wait_for(lambda: next((k for k in server.keeper_pids() if k != but), 0), what="a keeper")
 
 
 USERS = """\
@@ -145,3 +151,205 @@ def test_a_refused_body_that_is_not_read_is_no_other_request(weir, policy, field
         c.half_close()
         assert c.rest() == b""
     assert "evil" not in server.log
+
+
+# ---- everything at once ----
+
+STORM = """\
+store: STORE
+identify: [bearer, address]
+tiers: {default: free}
+routes:
+  - {match: GET /, require: user, concurrency: 4, queue: {size: 30, wait: 300ms}, deadline: 400ms,
+     quota: {free: 1000000/day}}
+"""
+
+
+def one_visit(server: Server, chance: random.Random, seen: Path) -> None:
+    """Some requests on one connection, which may end at any moment."""
+    user = f"Authorization: Bearer {chance.randrange(6)}"
+    unread: list[str] = []
+    with Client(server.address, timeout=20) as c, contextlib.suppress(OSError, Incomplete):
+        for _ in range(chance.randrange(1, 5)):
+            version = chance.choice(["HTTP/1.1"] * 5 + ["HTTP/1.0"])
+            body = chance.choice([None, b"", b"x" * 10, b"x" * 3000])
+            method = chance.choice(["GET", "GET", "HEAD"])
+            c.request(method, f"/?here={seen}&ms={chance.randrange(12)}", user, body=body, version=version)
+            unread.append(method)
+            while unread and chance.random() < 0.5:
+                c.response(unread.pop(0))
+        how = chance.randrange(4)
+        if how == 0:
+            c.reset()
+        elif how == 1:
+            c.half_close()
+            c.rest()
+        elif how == 2:
+            time.sleep(chance.random() / 50)  # then closed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_place_and_no_count_is_lost_whatever_clients_and_keepers_do(weir, policy, tmp_path, workers):
+    seen = tmp_path / "seen"
+    seen.touch()
+    server = weir("admitted:app", "--config", policy(STORM), workers=workers, threads=6)
+    over = threading.Event()
+    problems: list[BaseException] = []
+
+    def visits(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            while not over.is_set():
+                one_visit(server, chance, seen)
+        except BaseException as e:  # noqa: BLE001
+            problems.append(e)
+
+    chance = random.Random(workers)
+    threads = [threading.Thread(target=visits, args=(i,)) for i in range(16)]
+    for t in threads:
+        t.start()
+    try:
+        until = time.monotonic() + (20 if SANITIZED else 4)
+        first = the_keeper(server)
+        os.kill(first, signal.SIGKILL)
+        keeper = the_keeper(server, but=first)
+        server.kill(signal.SIGHUP)
+        while time.monotonic() < until:
+            with stopped(keeper):
+                time.sleep(chance.random() / 3)
+            time.sleep(chance.random())
+        os.kill(keeper, signal.SIGKILL)
+    finally:
+        over.set()
+        for t in threads:
+            t.join()
+    assert not problems
+    assert seen.stat().st_size > 20
+    # All four places are free, and no fifth.
+    server.wait_log("reloaded: ")
+    until = tmp_path / "until"
+    held = [server.client() for _ in range(5)]
+    here = [tmp_path / f"here{i}" for i in range(5)]
+    for i in range(4):
+        wait_for(lambda i=i: server.get(f"/?here={here[i]}", f"Authorization: Bearer hold{i}").status == 200)
+    for i in range(4):
+        held[i].request("GET", f"/?here={here[i]}&until={until}", f"Authorization: Bearer hold{i}")
+    wait_for(lambda: all(here[i].read_text() == "xx" for i in range(4)), what="four run at once")
+    r = held[4].get("/", "Authorization: Bearer other")
+    assert r.status == 503 and r.json()["reason"].startswith("queue_")
+    until.touch()
+    # What each has spent is what has run.
+    ran = seen.stat().st_size
+    def used() -> int:
+        total = 0
+        for i in range(6):
+            r = server.get("/-/usage", f"Authorization: Bearer {i}")
+            if r.status != 200:
+                return -1
+            total += r.json()["routes"][0]["day"]["used"]
+        return total
+    try:
+        wait_for(lambda: used() == ran, timeout=20)
+    except AssertionError:
+        pytest.fail(f"{used()} counted, {ran} ran")
+
+
+# ---- while a request is parked ----
+
+ONE = """\
+routes:
+  - {match: GET /one, concurrency: 1, queue: {size: 10, wait: WAIT}}
+"""
+
+
+def hold(server: Server, tmp_path: Path, n: int = 1) -> Path:
+    """The places of /one are taken, until the file is there."""
+    here, until = tmp_path / "here", tmp_path / "until"
+    for _ in range(n):
+        server.client(timeout=30).request("GET", f"/one?here={here}&until={until}")
+    wait_for(lambda: here.exists() and len(here.read_text()) == n, what="the places are taken")
+    return until
+
+
+@pytest.mark.parametrize("version,keep", [("HTTP/1.1", True), ("HTTP/1.0", False)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_waited_in_vain_is_told_and_what_is_behind_is_served(weir, policy, tmp_path, method, version, keep):
+    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "200ms")), workers=1, threads=4)
+    hold(server, tmp_path)
+    with server.client() as c:
+        c.request("GET", "/one", version=version)
+        if keep:
+            c.request(method, "/other", body=b"abc")
+        r = c.response()
+        assert (r.status, r.keep) == (503, keep) and r.get("retry-after")
+        assert r.json()["reason"] == "queue_wait"
+        if keep:
+            assert c.response(method).status == 200
+        else:
+            assert c.ended() == "closed"
+    (tmp_path / "until").touch()
+
+
+def test_what_its_client_abandoned_in_the_queue_never_starts(weir, policy, tmp_path):
+    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "20s")), workers=1, threads=4)
+    until, seen = hold(server, tmp_path), tmp_path / "seen"
+    left = [server.client() for _ in range(6)]
+    for c in left:
+        c.request("GET", f"/one?here={seen}")
+        c.request("GET", f"/one?here={seen}")
+    stays = server.client(timeout=30)
+    stays.request("GET", "/one")
+    assert stays.quiet()
+    open_before = server.sockets()
+    for i, c in enumerate(left):
+        c.reset() if i % 2 else c.close()
+    wait_for(lambda: server.sockets() <= open_before - len(left), what="their connections are closed")
+    until.touch()
+    assert stays.response().status == 200
+    assert not seen.exists()
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_stop_tells_who_waits(weir, policy, tmp_path, quick):
+    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=1, threads=4, grace="500ms")
+    hold(server, tmp_path)
+    c = server.client()
+    c.request("GET", "/one")
+    assert c.quiet()
+    server.expected_status = (0, 1)
+    server.kill(signal.SIGQUIT if quick else signal.SIGTERM)
+    if quick:
+        assert c.rest() == b""
+    else:
+        r = c.response()
+        assert (r.status, r.keep) == (503, False) and r.json()["reason"] == "stopping"
+    assert server.wait_end() in (0, 1)
+
+
+def test_who_waits_for_a_route_that_a_reload_takes_away_gets_its_place(weir, policy, tmp_path):
+    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
+    until = hold(server, tmp_path)
+    waits = [server.client(timeout=30) for _ in range(4)]
+    for c in waits:
+        c.request("GET", "/one")
+    assert all(c.quiet(0.05) for c in waits)
+    policy("routes:\n  - {match: /two, concurrency: 1}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("reloaded: ")
+    assert server.get("/one").status == 200  # nothing holds it up any more
+    until.touch()
+    assert [c.response().status for c in waits] == [200] * 4
+
+
+def test_the_places_of_a_killed_worker_come_back_to_who_waits_in_others(weir, policy, tmp_path):
+    server = weir("admitted:app", "--config", policy(ONE.replace("WAIT", "60s")), workers=2, threads=4)
+    pid = tmp_path / "pid"
+    server.client().request("GET", f"/one?pid={pid}&until={tmp_path / 'until'}")
+    holder = int(wait_for(lambda: pid.exists() and pid.read_text(), what="the place is taken"))
+    with stopped(holder):  # so that another takes them
+        waits = [server.client(timeout=30) for _ in range(3)]
+        for c in waits:
+            c.request("GET", "/one")
+        assert all(c.quiet(0.1) for c in waits)
+        os.kill(holder, signal.SIGKILL)
+        assert [c.response().status for c in waits] == [200] * 3
