@@ -353,3 +353,23 @@ def test_the_places_of_a_killed_worker_come_back_to_who_waits_in_others(weir, po
         assert all(c.quiet(0.1) for c in waits)
         os.kill(holder, signal.SIGKILL)
         assert [c.response().status for c in waits] == [200] * 3
+
+
+# ---- what a policy must not do ----
+
+
+def test_a_dry_run_holds_up_nobody(weir, policy, tmp_path):
+    text = ONE.replace("WAIT", "100ms").replace("concurrency", "dry_run: true, concurrency")
+    server = weir("admitted:app", "--config", policy(text), workers=1, threads=8)
+    until = hold(server, tmp_path, 4)  # all four run
+    assert server.get("/one").status == 200
+    until.touch()
+    server.wait_log("would have")
+
+
+def test_a_route_for_everything_does_not_close_the_health_check(weir, policy):
+    text = "identify: [bearer, address]\nroutes:\n  - {match: /*, require: user, rate: {address: 1/day}}\n"
+    server = weir("admitted:app", "--config", policy(text), workers=1)
+    assert [server.get("/-/ping").status for _ in range(3)] == [200] * 3
+    assert server.get("/%2d/ping").status == 401
+    assert server.get("/").status == 401
