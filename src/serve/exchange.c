@@ -669,7 +669,7 @@ static void on_body(struct h1_conn *hc, struct slice data)
             h1_pause_body(hc, true);
         return;
     }
-    if (x->intake != INTAKE_WHOLE)
+    if (x->intake != INTAKE_WHOLE || x->state == X_SENDING)
         return;
     if (x->body.size + data.n > (uint64_t)s->conf->max_body_size) {
         h1_refuse(hc, 413, "the request body is larger than max-body-size");
@@ -804,6 +804,8 @@ static void on_body_end(struct h1_conn *hc)
         pthread_mutex_unlock(&x->lock);
         return;
     }
+    if (x->state == X_SENDING) /* answered here before its body was whole, and not yet sent */
+        return;
     x->body.complete = true;
     list_del(&x->slow);
     if (native(x))

@@ -421,6 +421,19 @@ def test_slash_serves_every_path(weir, folder):
     server.wait_log("--static: / takes every path, and the application gets none")
 
 
+@pytest.mark.parametrize("mode", ["off", "auto"])
+def test_a_body_that_comes_behind_the_answer_does_not_break_it(weir, tmp_path, mode):
+    size = 8_000_000  # more than sockets take
+    put(tmp_path / "public" / "large", b"x" * size)
+    server = weir("basic:app", f"--static=/s={tmp_path / 'public'}", workers=1, request_buffering=mode)
+    with server.client(receive_buffer=4096) as c:
+        c.request("GET", "/s/large", "Transfer-Encoding: chunked")
+        assert c.head().status == 200
+        c.send(b"3\r\nabc\r\n0\r\n\r\n")
+        assert c.take(size) == b"x" * size
+        assert c.alive()
+
+
 def test_waitress_names_serve_files_too(weir, folder):
     server = weir("basic:app", waitress=True, static=f"/assets={folder}/public")
     assert server.get("/assets/a.txt").body == b"hello\n"
