@@ -586,7 +586,7 @@ static void on_used(void *arg, int error, const struct quota_row *rows, unsigned
         exchange_answered(x);
         return;
     }
-    struct buf b = {.max = 256 * 1024};
+    struct buf b = {.max = (size_t)256 * 1024};
     int rc = buf_addf(&b, "{\"user\":\"") || add_json(&b, who->user.p, who->user.n) ||
              buf_addf(&b, "\",\"tier\":\"") || add_json(&b, who->tier.p, who->tier.n) ||
              buf_addf(&b, "\",\"routes\":[");
