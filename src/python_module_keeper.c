@@ -112,8 +112,10 @@ static int seat_new(struct python_seat **out, struct config_object *config,
                     const struct keeper_config *k, struct err *e)
 {
     struct python_seat *s = *out = calloc(1, sizeof *s);
-    if (!s)
-        return err_set(e, "out of memory");
+    if (!s) {
+        (void)err_set(e, "out of memory");
+        return -1;
+    }
     s->config = (struct config_object *)Py_NewRef((PyObject *)config);
     s->keeper = *k;
     s->told[0] = s->told[1] = -1;

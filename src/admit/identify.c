@@ -16,7 +16,7 @@
 
 /* Tokens that a worker keeps verified. */
 static const uint32_t CACHE_ENTRIES = 16384;
-static const size_t CACHE_BYTES = 16 * 1024 * 1024;
+static const size_t CACHE_BYTES = (size_t)16 * 1024 * 1024;
 /* Wrong tokens of one address that are verified: a hundred at once, ten a second. An office behind
  * one address stays below that; at 0.1 ms each (ES256) an attacker gets a thousandth of a core. */
 static const int64_t BAD_UNITS = 10, BAD_PER_NS = 1000000000, BAD_BURST = 100;
@@ -463,8 +463,10 @@ enum identify_verdict identify_who(struct identify *id, struct admission *a, con
 /* Nobody is told his own network: it is only a key. */
 struct slice identify_network(struct slice address, char *to, size_t n)
 {
-    if (!memchr(address.p ? address.p : "", ':', address.n) || address.n >= n)
-        return address.n ? address : SLICE("unix");
+    if (!address.n)
+        return SLICE("unix");
+    if (!memchr(address.p, ':', address.n) || address.n >= n)
+        return address;
     memcpy(to, address.p, address.n);
     to[address.n] = '\0';
     struct flow_net net = flow_net(to);

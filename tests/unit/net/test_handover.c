@@ -208,8 +208,8 @@ static void a_full_socket_says_so_and_keeps_what_it_has(void **state)
     }
     assert_int_equal(handover_recv(hand[0], room, &seen, &got), 0);
     assert_int_equal(open_descriptors(), before);
-    struct pollfd room = {.fd = hand[1], .events = POLLOUT};
-    assert_int_equal(poll(&room, 1, 0), 1);
+    struct pollfd state_now = {.fd = hand[1], .events = POLLOUT};
+    assert_int_equal(poll(&state_now, 1, 0), 1);
     close_pair(client);
     close_pair(hand);
 }
