@@ -171,7 +171,6 @@ def test_a_file_that_is_not_there_can_be_told_by_the_page(weir: Starter, folder:
     assert readable(server.get("/files/none", PAGE)).status == 404
     assert readable(server.get("/files/a.txt", PAGE)).body == b"a"
     assert preflight(server, "/files/a.txt", "GET").status == 204
-    assert readable(server.get("/-/ping", PAGE)).body == b"pong\n"
     assert readable(server.get("/-/usage", PAGE)).status == 401
     assert readable(server.get("/-/usage", PAGE, as_user())).status == 200
 
