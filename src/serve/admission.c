@@ -257,17 +257,6 @@ static bool is_dry(const struct exchange *x, const struct refusal *why)
     return true;
 }
 
-/* `dry_run` has a place in the queue: it goes on without it. */
-static void pass_queue(struct exchange *x, const struct gate_answer *answer)
-{
-    struct gate_wakes wakes;
-    gates_leave(x->server->admission.shared->parts.gates, answer->ticket, false, clock_mono_ns(),
-                &wakes);
-    wake(x->server, &wakes);
-    log_flood(LOG_INFO, x->call.id, "dry run: %s would have let a request wait as number %u",
-              x->admitted.found.route->name, answer->position);
-}
-
 /* Up to a quarter more, so that not all come back together. */
 static int64_t with_chance(const struct exchange *x, int64_t s)
 {
@@ -309,10 +298,6 @@ static enum admission_next enter_gate(struct exchange *x)
         is_short(x);
         return ADMISSION_GO;
     case GATE_QUEUED:
-        if (r->dry_run) {
-            pass_queue(x, &answer);
-            return ADMISSION_GO;
-        }
         a->ticket = answer.ticket;
         if (r->dry_run) /* its ticket waits, so that the queue has the length that it would have */
             return ADMISSION_GO;
