@@ -686,7 +686,8 @@ static void dead_holder_leaves_a_route_that_is_rebuilt(void **state)
     assert_int_equal(pthread_create(&thread, NULL, die_inside, &b), 0);
     pthread_join(thread, NULL);
     struct gate_stats after = stats(&b);
-    assert_memory_equal(&before, &after, sizeof before);
+    /* Behind its last member there are bytes that nobody sets. */
+    assert_memory_equal(&before, &after, offsetof(struct gate_stats, flows) + sizeof before.flows);
     assert_int_equal(b.g->routes[b.route].repairs, 1);
     check_route(b.g, b.route);
     assert_int_not_equal(granted(&b) + 1, 0);
