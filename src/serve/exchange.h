@@ -81,7 +81,6 @@ struct exchange {
     struct heap_node alarm;    /* leader: on server->alarms, by the loop time at which to look at it next */
     enum exchange_late late;   /* leader */
     int64_t late_ms;           /* leader: loop time at which it became late */
-    bool interrupt;            /* leader: raise an exception in the run when its time is over */
     bool recorded;             /* leader: another answer was given and recorded while the run goes on */
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
