@@ -192,7 +192,7 @@ static struct slice script_name_of(const struct exchange *x)
 
 static struct policy_now now_of(void)
 {
-    return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_ns() / 1000000000};
+    return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_s()};
 }
 
 void admission_head(struct exchange *x)
