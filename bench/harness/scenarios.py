@@ -588,7 +588,10 @@ class Board(Scenario):
     folder = os.path.join(machine.ROOT, 'examples', 'board')
 
     def contenders(self, ctx):
-X, 'Flask development server', 'flask-dev'),
+        # Without the example's policy: all of these boards are of one user.
+        few = [Contender('weir', 'Weir, default settings', 'weir', extra=('--config=',))]
+        return few + _pick(ctx, [], [
+            Contender('flask-dev', 'Flask development server', 'flask-dev'),
             Contender('waitress', 'Waitress, 8 threads', 'waitress', 8),
             Contender('gunicorn-w4', 'Gunicorn -w 4', 'gunicorn-sync', extra=('-w', '4'))])
 
