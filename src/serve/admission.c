@@ -286,7 +286,7 @@ static enum admission_next enter_gate(struct exchange *x)
         .cookie = (uint64_t)(uintptr_t)x,
     };
     struct gate_answer answer;
-    struct gate_wakes wakes;
+    WEIR_UNINITIALIZED struct gate_wakes wakes;
     struct refusal why = {0};
     enum gate_verdict v = gates_enter(m->shared->parts.gates, &ask, clock_mono_ns(), &answer);
     /* Where another generation's limits were smaller, it may have granted to those that wait. */

@@ -200,6 +200,7 @@ static void recycle(struct exchange *x)
     atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
     atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
     x->late = LATE_NOT;
+    x->deadline_ms = 0;
     x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
@@ -431,11 +432,10 @@ static int64_t deadline_of(const struct exchange *x)
 }
 
 /* The head is complete. A request that another worker hands over begins anew here. */
-static inline void start_deadline(struct exchange *x)
+static void start_deadline(struct exchange *x)
 {
     int64_t allowed_ms = deadline_of(x);
-    x->deadline_ms = 0;
-    if (WEIR_LIKELY(!allowed_ms))
+    if (!allowed_ms)
         return;
     x->deadline_ms = (int64_t)x->received_ms + allowed_ms;
     set_alarm(x, x->deadline_ms);
@@ -515,15 +515,20 @@ static bool lacks_length(const struct req *r)
     return false;
 }
 
-/* The checks of the policy. False: it was refused at once. */
+/* With checks_heads: those of the policy, and the deadline. False: it was refused at once. */
 __attribute__((noinline)) static bool check_head(struct exchange *x, struct h1_conn *hc)
 {
-    admission_head(x);
+    struct server *s = x->server;
+    x->received_ms = loop_now_ms(&s->loop);
+    if (s->admission.policy)
+        admission_head(x);
     const struct refusal *refused = x->admitted.refused;
     if (!refused || x->req.framing == REQ_BODY_NONE ||
         (x->req.framing == REQ_BODY_LENGTH && x->req.content_length <= DROP_BYTES_MAX &&
-         !x->req.expect_continue))
+         !x->req.expect_continue)) {
+        start_deadline(x);
         return true;
+    }
     h1_refuse(hc, refusal_status(refused->id), refusal_word(refused->id));
     return false;
 }
@@ -563,16 +568,15 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
     if ((seen & s->look) && !apply_proxy(x, hc))
         return;
-    x->received_ms = loop_now_ms(&s->loop);
-    if (WEIR_UNLIKELY(s->admission.policy != NULL) && !check_head(x, hc))
+    if (WEIR_UNLIKELY(s->checks_heads) && !check_head(x, hc))
         return;
     if (req->content_length > (uint64_t)s->conf->max_body_size) {
         h1_refuse(hc, 413, "the request body is larger than max-body-size");
         return;
     }
-    start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
+    x->received_ms = loop_now_ms(&s->loop);
     const char *mode = admission_needs_whole(&x->admitted) ? "on" : s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);

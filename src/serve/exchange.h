@@ -87,7 +87,7 @@ struct exchange {
     int64_t wall_ns;           /* when the head was complete; 0 without an access log */
     int64_t run_ns, end_ns;    /* begin and end of the run; executor */
     uint64_t wire_bytes;       /* handed to the connection */
-    uint64_t received_ms;      /* loop time of the head */
+    uint64_t received_ms;      /* loop time of the head; of requests with a body or a deadline */
     struct slice raw;          /* the request head as it came, in the arena */
     struct slice head_copy;    /* response head, for the access log */
     int64_t budget;            /* leader: bytes counted in server->memory for the body */
