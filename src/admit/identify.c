@@ -356,14 +356,14 @@ static bool has_bearer(const struct identify *id)
     return false;
 }
 
-/* A token may be of any issuer of the file, so all from `first` on are tried, and the first that
- * verifies it counts. Who has verified it before is asked before anything is computed. If none
- * does, the client is told the verdict that got furthest, which is the largest: jwt_verdicts.def
- * has them in the order of the checks. */
+/* A token may be of any issuer of the file, so all from `first` on are tried (`token` is what that
+ * one takes), and the first that verifies it counts. Who has verified it before is asked before
+ * anything is computed. If none does, the client is told the verdict that got furthest, which is
+ * the largest: jwt_verdicts.def has them in the order of the checks. */
 static enum identify_verdict by_token(struct identify *id, struct admission *a, unsigned first,
-                                      const struct req *req, struct slice network,
-                                      struct arena *arena, struct policy_now now,
-                                      struct refusal *why)
+                                      struct slice token, const struct req *req,
+                                      struct slice network, struct arena *arena,
+                                      struct policy_now now, struct refusal *why)
 {
     WEIR_UNINITIALIZED struct token_cache_key unseen[POLICY_IDENTIFIERS_MAX];
     unsigned n_unseen = 0;
@@ -373,7 +373,8 @@ static enum identify_verdict by_token(struct identify *id, struct admission *a, 
         struct source *s = &id->sources[i];
         if (s->said->kind != IDENTIFY_JWT)
             continue;
-        struct token_cache_key key = {.token = token_of(req, s->said), .identifier = i};
+        struct token_cache_key key = {.token = i == first ? token : token_of(req, s->said),
+                                      .identifier = i};
         if (!key.token.n)
             continue;
         if (s->remote)
@@ -454,8 +455,9 @@ enum identify_verdict identify_who(struct identify *id, struct admission *a, con
         struct slice found;
         switch (s->said->kind) {
         case IDENTIFY_JWT:
-            if (token_of(req, s->said).n)
-                return by_token(id, a, i, req, network, arena, now, why);
+            found = token_of(req, s->said);
+            if (found.n)
+                return by_token(id, a, i, found, req, network, arena, now, why);
             break;
         case IDENTIFY_BEARER:
             found = bearer_of(req);

@@ -745,9 +745,13 @@ static bool is_ascii(struct slice s)
         memcpy(w, p, 32);
         all |= w[0] | w[1] | w[2] | w[3];
     }
-    for (; end - p >= 8; p += 8) {
+    for (; end - p > 8; p += 8) {
         memcpy(w, p, 8);
         all |= w[0];
+    }
+    if (s.n >= 8) { /* the last ones, some of them again */
+        memcpy(w, end - 8, 8);
+        return !((all | w[0]) & 0x8080808080808080u);
     }
     for (; p < end; p++)
         all |= (unsigned char)*p;
