@@ -1,4 +1,4 @@
 """Every scenario, in the order of the tables."""
-from . import processes, scenarios
+from . import admission, processes, scenarios
 
-ALL = scenarios.ALL + processes.ALL
+ALL = scenarios.ALL + processes.ALL + admission.ALL

@@ -10,7 +10,10 @@ clients can start at the same instant ("t0").
     idle     n keep-alive connections that stay open and say nothing more
     dribble  n connections that send a byte of a head each second
     loops    closed loops: clients that ask, wait for the answer, pause, and ask again
+    queued   closed loops on one route while another has n requests waiting, and before and after
+    greedy   closed loops of some users while another has a hundred times as many, and before and after
 """
+import gc
 import heapq
 import itertools
 import json
@@ -263,9 +266,11 @@ def probe(a):
 
 
 def exact(a):
-    """n requests over `connections`, `depth` in one write, the next write after all its answers."""
+    """n requests over `connections`, `depth` in one write, the next write after all its answers.
+
+    `request`, where it is given, is raw text."""
     loop = Loop(now() + a['limit_s'])
-    one = get('/', True)
+    one = a['request'].encode() if 'request' in a else get('/', True)
     to_send, good, bad = [a['n']], [0], [0]
     open_ = [0]
 
@@ -464,12 +469,158 @@ def loops(a):
     return out
 
 
+class Phases:
+    """Closed loops that go on through several phases; what they were told is kept for each."""
+
+    def __init__(self, loop, port):
+        self.loop, self.port = loop, port
+        self.took = None  # of the present phase: {group: [seconds]}; None: nothing is counted
+        self.failed = {}
+
+    def add(self, group, request, pause_s=0.0, until=None):
+        """One client. It ends after an answer for which until() is true."""
+        def ask():
+            asker.ask(request, keep=True)
+
+        def done(status, seconds, body):
+            if status != 200:
+                self.failed[group] = self.failed.get(group, 0) + 1
+            elif self.took is not None:
+                self.took.setdefault(group, []).append(seconds)
+            if until and until():
+                asker.close()
+                return
+            self.loop.at(now() + max(pause_s, 0 if status == 200 else 0.01), ask)
+
+        asker = Asker(self.loop, self.port, done)
+        ask()
+
+    def measure(self, seconds):
+        """Run so long; returns {group: [seconds]} of what was answered meanwhile."""
+        self.took = {}
+        self.run(seconds)
+        took, self.took = self.took, None
+        return took
+
+    def run(self, seconds, condition=None):
+        """Run so long, or until the condition holds; was that so?"""
+        end = now() + seconds
+        self.loop.running = True
+        while now() < end and not (condition and condition()):
+            stop = min(end, now() + 0.05)
+            self.loop.deadline = stop
+            self.loop.run()
+        return bool(condition and condition())
+
+
+def queued(a):
+    """How another route is answered, and how much memory the server has, with n requests waiting.
+
+    They are sent once, wait until `release` is asked for, and must all be answered then. {i} in
+    `request` is the number of the user."""
+    import proc  # beside this file
+
+    gc.disable()  # ten thousand connections are many objects to look through
+    loop = Loop(math.inf)
+    phases = Phases(loop, a['port'])
+    for _ in range(a['clients']):
+        phases.add('other', get(a['other'], True), a['pause_s'])
+    phases.run(a['warm_s'])
+    before = phases.measure(a['seconds'])['other']
+    rss_before = proc.rss_kib(a['pid'])
+
+    answers, sent = {}, [0]
+
+    def queue_one():
+        if sent[0] == a['n']:
+            return
+        request = a['request'].replace('{i}', str(sent[0] % a['users'])).encode()
+        sent[0] += 1
+
+        def done(status, seconds, body):
+            answers[status] = answers.get(status, 0) + 1
+
+        asker = Asker(loop, a['port'], done)
+        asker.ask(request)
+        on_event = asker._event
+
+        def event():
+            on_event()
+            if not asker.request and asker.waiting and not asker.told:
+                asker.told = True
+                queue_one()
+
+        asker.told = False
+        loop.handlers[asker.sock.fileno()] = event
+
+    for _ in range(64):
+        queue_one()
+    phases.run(60, lambda: sent[0] == a['n'])
+    # All have been sent; they have arrived when the server needs no more memory for them.
+    steady, rss = [0], [0]
+
+    def is_steady():
+        now_kib = proc.rss_kib(a['pid'])
+        steady[0] = steady[0] + 1 if now_kib == rss[0] else 0
+        rss[0] = now_kib
+        return steady[0] >= 10
+
+    phases.run(30, is_steady)
+    early = sum(answers.values())
+    during = phases.measure(a['seconds'])['other']
+    rss_during = proc.rss_kib(a['pid'])
+    early_end = sum(answers.values())
+    begin = now()
+    Asker(loop, a['port'], lambda *answer: None).ask(get(a['release'], False))
+    phases.run(60, lambda: sum(answers.values()) == a['n'])
+    drained = now() - begin
+    phases.run(a['warm_s'])
+    after = phases.measure(a['seconds'])['other']
+    without = summary(before + after)
+    return {'queued': a['n'] - early_end, 'answered_early': early, 'answered': answers.get(200, 0),
+            'drained_s': round(drained, 2), 'other_failed': phases.failed.get('other', 0),
+            'rss_before_kib': rss_before, 'rss_during_kib': rss_during,
+            'with': summary(during), 'without': without}
+
+
+def greedy(a):
+    """`users` users with one request each, over and over; then one more with `greed` of them."""
+    gc.disable()
+    loop = Loop(math.inf)
+    phases = Phases(loop, a['port'])
+    for i in range(a['users']):
+        phases.add('others', a['request'].replace('{i}', f'user-{i}').encode(), a['pause_s'])
+    phases.run(a['warm_s'])
+    before = phases.measure(a['seconds'])
+    alive, over = [a['greed']], [False]
+
+    def until():
+        alive[0] -= over[0]
+        return over[0]
+
+    for _ in range(a['greed']):
+        phases.add('greedy', a['request'].replace('{i}', 'greedy').encode(), 0.0, until)
+    phases.run(a['warm_s'])
+    during = phases.measure(a['seconds'])
+    over[0] = True
+    phases.run(60, lambda: not alive[0])
+    phases.run(a['warm_s'])
+    after = phases.measure(a['seconds'])
+    return {'without': summary(before['others'] + after['others']), 'with': summary(during['others']),
+            'greedy': summary(during.get('greedy', [])), 'others_failed': phases.failed.get('others', 0),
+            'greedy_refused': phases.failed.get('greedy', 0), 'greedy_left': alive[0],
+            'with_per_s': round(len(during['others']) / a['seconds'], 1),
+            'greedy_per_s': round(len(during.get('greedy', [])) / a['seconds'], 1),
+            'without_per_s': round(len(before['others'] + after['others']) / a['seconds'] / 2, 1)}
+
+
 def main():
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kind, arguments = sys.argv[1], json.loads(sys.argv[2])
-    call = {f.__name__: f for f in (burst, probe, exact, idle, dribble, loops)}[kind]
+    call = {f.__name__: f for f in (burst, probe, exact, idle, dribble, loops, queued,
+                                      greedy)}[kind]
     print(json.dumps(call(arguments)))
 
 

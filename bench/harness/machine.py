@@ -26,6 +26,12 @@ def weir_command():
     return [path] if os.access(path, os.X_OK) else None
 
 
+def other_command():
+    """Another build of Weir to compare with, from WEIR_OTHER; None where there is none."""
+    command = shlex.split(os.environ.get('WEIR_OTHER', ''))
+    return [os.path.abspath(command[0]), *command[1:]] if command else None
+
+
 def _output(argv):
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=20, cwd=ROOT)

@@ -125,6 +125,7 @@ def _measure(ctx, scenario, options, facts, deadline):
     for c in contenders:
         if c.kind != 'bare' and not servers.available(c.kind):
             failures[c.key] = ('not built: make build, or set WEIR' if c.kind == 'weir' else
+                               'WEIR_OTHER does not name it' if c.kind == 'weir-other' else
                                'not installed')
             ctx.head(f'{scenario.name}  ')
             ctx.say(f'{c.label}: {failures[c.key]}')

@@ -128,7 +128,7 @@ class Scenario:
         args = dict(threads=c.threads, extra=c.extra, core=core, env=self.env, ready=self.ready)
         args.update(more)
         extra = tuple(args['extra'])
-        if c.kind == 'weir':
+        if c.kind in ('weir', 'weir-other'):
             cwd = os.path.relpath(args.pop('cwd', servers.APPS), machine.ROOT)
             extra += ('--chdir', cwd)
             args['cwd'] = machine.ROOT
@@ -434,16 +434,17 @@ class Instructions(Scenario):
         return [Contender('weir', 'Weir', 'weir')] + [
             Contender(k, servers.KINDS[k][0], k) for k in ctx.instr_peers]
 
-    def _count(self, ctx, c, n, depth):
-        """(server context, requests): instructions of a whole server life that answers n."""
+    def _count(self, ctx, c, n, depth, request=None):
+        """Instructions of a whole server life that answers n requests."""
         out = os.path.join(ctx.tmp, f'callgrind-{c.key}-{depth}-{n}')
         os.makedirs(out, exist_ok=True)
         prefix = ['/usr/bin/valgrind', '--tool=callgrind', '--trace-children=yes',
                   f'--callgrind-out-file={out}/%p', f'--log-file={out}/log.%p']
         env = {'WEIR_MONITOR': 'off', 'PYTHONHASHSEED': '0'}
         with self.serve(ctx, c, prefix=prefix, env=env, limit_s=120, grace_s=60) as server:
+            asked = {'request': request} if request else {}
             got = load.client('exact', {'port': server.port, 'n': n, 'depth': depth,
-                                        'connections': 1, 'limit_s': 120})
+                                        'connections': 1, 'limit_s': 120, **asked})
             if got['answered'] != n:
                 raise load.LoadError(f'{got["answered"]} of {n} answered under callgrind')
         total = 0
@@ -457,13 +458,15 @@ class Instructions(Scenario):
             raise load.LoadError('callgrind wrote no count')
         return total
 
-    def sample(self, ctx, c):
+    def sample(self, ctx, c, request=None):
         n1, n2 = _pick(ctx, (400, 2400), (1600, 9600))
         out = {'load1': round(os.getloadavg()[0], 2)}
+        with self.serve(ctx, c):
+            pass  # the first server of a run compiles what it imports, which is not to be counted
         for metric, depth in (('pipelined', 16), ('single', 1)):
             if depth > 1 and c.kind in ('gunicorn-sync', 'gunicorn-gthread', 'uwsgi'):
                 continue
-            counts = [self._count(ctx, c, n, depth) for n in (n1, n2)]
+            counts = [self._count(ctx, c, n, depth, request) for n in (n1, n2)]
             out[metric] = round((counts[1] - counts[0]) / (n2 - n1))
         return out
 
@@ -585,7 +588,10 @@ class Board(Scenario):
     folder = os.path.join(machine.ROOT, 'examples', 'board')
 
     def contenders(self, ctx):
-X, 'Flask development server', 'flask-dev'),
+        # Without the example's policy: all of these boards are of one user.
+        few = [Contender('weir', 'Weir, default settings', 'weir', extra=('--config=',))]
+        return few + _pick(ctx, [], [
+            Contender('flask-dev', 'Flask development server', 'flask-dev'),
             Contender('waitress', 'Waitress, 8 threads', 'waitress', 8),
             Contender('gunicorn-w4', 'Gunicorn -w 4', 'gunicorn-sync', extra=('-w', '4'))])
 

@@ -107,14 +107,17 @@ def _nginx(port, app, threads, extra, tmp):
     return ['/usr/sbin/nginx', '-c', path, '-p', tmp]
 
 
-def _weir(port, app, threads, extra, tmp):
-    argv = machine.weir_command() + ['--bind', f'127.0.0.1:{port}']
-    return argv + (['--threads', str(threads)] if threads else []) + extra + [app]
+def _weir(command):
+    def line(port, app, threads, extra, tmp):
+        argv = command() + ['--bind', f'127.0.0.1:{port}']
+        return argv + (['--threads', str(threads)] if threads else []) + extra + [app]
+    return line
 
 
 # key -> (name in tables, command line)
 KINDS = {
-    'weir': ('Weir', _weir),
+    'weir': ('Weir', _weir(machine.weir_command)),
+    'weir-other': ('another build of Weir', _weir(machine.other_command)),
     'waitress': ('Waitress', _waitress),
     'gunicorn-sync': ('Gunicorn sync', _gunicorn('sync')),
     'gunicorn-gthread': ('Gunicorn gthread', _gunicorn('gthread')),
@@ -135,6 +138,8 @@ NEEDS = {
 def available(kind):
     if kind == 'weir':
         return machine.weir_command() is not None
+    if kind == 'weir-other':
+        return machine.other_command() is not None
     return kind not in NEEDS or os.access(NEEDS[kind], os.X_OK)
 
 
@@ -166,15 +171,24 @@ class Server:
 
 def shown(argv, port, tmp):
     """The command line for the record."""
-    weir = machine.weir_command() or []
-    if weir and argv[:len(weir)] == weir:
-        argv = ['weir'] + argv[len(weir):]
+    for weir in (machine.weir_command(), machine.other_command()):
+        if weir and argv[:len(weir)] == weir:
+            argv = ['weir'] + argv[len(weir):]
+            break
     out = []
     for arg in argv:
         arg = arg.replace(tmp, 'TMP').replace(machine.ROOT + '/', '')
         arg = arg.replace(str(port), 'PORT') if port else arg
         out.append(os.path.basename(arg) if arg.startswith(('/usr/', '/bin/')) else arg)
     return ' '.join(out)
+
+
+def version_note(kind):
+    """Which build of Weir that is: the commit of the tree that its command stands in."""
+    command = machine.other_command() if kind == 'weir-other' else machine.weir_command()
+    done = subprocess.run(['git', '-C', os.path.dirname(os.path.realpath(command[0])), 'rev-parse', '--short', 'HEAD'],
+                          capture_output=True, text=True, timeout=20)
+    return f'commit {done.stdout.strip()}' if done.returncode == 0 else 'of an unknown commit'
 
 
 def get(port, path='/', timeout=2.0, tls=False):

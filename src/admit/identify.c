@@ -156,7 +156,8 @@ static struct slice bearer_of(const struct req *req)
         if (req->fields[i].id != HDR_AUTHORIZATION)
             continue;
         struct slice v = req->fields[i].value;
-        if (v.n > 7 && v.p[6] == ' ' && slice_ieq(slice_of(v.p, 6), SLICE("bearer")))
+        if (v.n > 7 && (memcmp(v.p, "Bearer ", 7) == 0 ||
+                        (v.p[6] == ' ' && slice_ieq(slice_of(v.p, 6), SLICE("bearer")))))
             return slice_trim(slice_of(v.p + 7, v.n - 7));
         break;
     }
@@ -183,16 +184,17 @@ static struct slice cookie_of(const struct req *req, struct slice name)
 
 /* ---- answers ---- */
 
-/* Bytes in the arena; `more` behind `first`. .p NULL: no memory. */
-static struct slice join(struct arena *arena, struct slice first, struct slice more)
+/* "by:user" in the arena. .p NULL: no memory. */
+static struct slice account_of(struct arena *arena, struct slice by, struct slice user)
 {
-    char *p = arena_alloc(arena, first.n + more.n + 1);
+    char *p = arena_alloc(arena, by.n + 1 + user.n);
     if (!p)
         return (struct slice){0};
-    memcpy(p, first.p, first.n);
-    if (more.n)
-        memcpy(p + first.n, more.p, more.n);
-    return slice_of(p, first.n + more.n);
+    memcpy(p, by.p, by.n);
+    p[by.n] = ':';
+    if (user.n)
+        memcpy(p + by.n + 1, user.p, user.n);
+    return slice_of(p, by.n + 1 + user.n);
 }
 
 /* `user` becomes the user; all texts are copied. The account has what told it in front, so that
@@ -201,9 +203,7 @@ static enum identify_verdict known(struct identify *id, struct admission *a, con
                                    struct slice user, struct slice tier, struct slice claims,
                                    struct arena *arena)
 {
-    char prefix[16];
-    int n = snprintf(prefix, sizeof prefix, "%s:", by);
-    a->account = join(arena, slice_of(prefix, (size_t)n), user);
+    a->account = account_of(arena, slice_str(by), user);
     if (!tier.n)
         tier = slice_str(id->said->tier_default);
     a->who.by = by;
@@ -211,8 +211,23 @@ static enum identify_verdict known(struct identify *id, struct admission *a, con
     a->who.claims = claims.n ? arena_copy(arena, claims) : (struct slice){0};
     if (!a->account.p || (tier.n && !a->who.tier.p) || (claims.n && !a->who.claims.p))
         return IDENTIFY_NO_MEMORY;
-    a->who.user = slice_of(a->account.p + n, user.n);
+    a->who.user = slice_of(a->account.p + (a->account.n - user.n), user.n);
     return IDENTIFY_KNOWN;
+}
+
+/* The same by a token that was verified before: what his limits are found by stays with it. */
+static enum identify_verdict known_by_token(struct identify *id, struct admission *a,
+                                            const struct token_cache_found *f, struct arena *arena)
+{
+    enum identify_verdict v = known(id, a, "jwt", f->user, f->tier, f->json, arena);
+    if (v != IDENTIFY_KNOWN || !id->rates)
+        return v;
+    if (!f->note[0]) {
+        struct rates_key key = rates_who(id->rates, a->account);
+        memcpy(f->note, key.h, sizeof key.h);
+    }
+    memcpy(a->account_key.h, f->note, sizeof a->account_key.h);
+    return v;
 }
 
 /* A user who is known by what he brings alone: the same everywhere, and no way back to the
@@ -341,16 +356,16 @@ static bool has_bearer(const struct identify *id)
     return false;
 }
 
-/* A token may be of any issuer of the file, so all from `first` on are tried, and the first that
- * verifies it counts. Who has verified it before is asked before anything is computed. If none
- * does, the client is told the verdict that got furthest, which is the largest: jwt_verdicts.def
- * has them in the order of the checks. */
+/* A token may be of any issuer of the file, so all from `first` on are tried (`token` is what that
+ * one takes), and the first that verifies it counts. Who has verified it before is asked before
+ * anything is computed. If none does, the client is told the verdict that got furthest, which is
+ * the largest: jwt_verdicts.def has them in the order of the checks. */
 static enum identify_verdict by_token(struct identify *id, struct admission *a, unsigned first,
-                                      const struct req *req, struct slice network,
-                                      struct arena *arena, struct policy_now now,
-                                      struct refusal *why)
+                                      struct slice token, const struct req *req,
+                                      struct slice network, struct arena *arena,
+                                      struct policy_now now, struct refusal *why)
 {
-    struct token_cache_key unseen[POLICY_IDENTIFIERS_MAX];
+    WEIR_UNINITIALIZED struct token_cache_key unseen[POLICY_IDENTIFIERS_MAX];
     unsigned n_unseen = 0;
     enum jwt_verdict furthest = JWT_OK;
     bool awaited = false;
@@ -358,7 +373,8 @@ static enum identify_verdict by_token(struct identify *id, struct admission *a, 
         struct source *s = &id->sources[i];
         if (s->said->kind != IDENTIFY_JWT)
             continue;
-        struct token_cache_key key = {.token = token_of(req, s->said), .identifier = i};
+        struct token_cache_key key = {.token = i == first ? token : token_of(req, s->said),
+                                      .identifier = i};
         if (!key.token.n)
             continue;
         if (s->remote)
@@ -373,7 +389,7 @@ static enum identify_verdict by_token(struct identify *id, struct admission *a, 
         if (!token_cache_find(id->cache, &key, now.wall_s, &found))
             unseen[n_unseen++] = key;
         else if (found.verdict == JWT_OK)
-            return known(id, a, "jwt", found.user, found.tier, found.json, arena);
+            return known_by_token(id, a, &found, arena);
         else if (found.verdict > furthest)
             furthest = found.verdict;
     }
@@ -439,8 +455,9 @@ enum identify_verdict identify_who(struct identify *id, struct admission *a, con
         struct slice found;
         switch (s->said->kind) {
         case IDENTIFY_JWT:
-            if (token_of(req, s->said).n)
-                return by_token(id, a, i, req, network, arena, now, why);
+            found = token_of(req, s->said);
+            if (found.n)
+                return by_token(id, a, i, found, req, network, arena, now, why);
             break;
         case IDENTIFY_BEARER:
             found = bearer_of(req);

@@ -36,7 +36,6 @@ struct policy {
     struct slice prefix;         /* url-prefix; lent by the conf */
     bool draft_fields, x_fields; /* rate-headers */
     bool has_cors;
-    uint64_t default_id;
 };
 
 /* ---- making ---- */
@@ -163,6 +162,21 @@ void policy_free(struct policy **pp)
 
 /* ---- rates ---- */
 
+/* Whose limits count, hashed once for each: the account, and the address. */
+struct whose {
+    const struct rates *rates;
+    struct slice text[2];
+    struct rates_key key[2]; /* 0: not made yet */
+};
+enum whose_of { OF_ACCOUNT = 0, OF_ADDRESS };
+
+static const struct rates_key *whose_key(struct whose *w, enum whose_of of)
+{
+    if (!w->key[of].h[0])
+        w->key[of] = rates_who(w->rates, w->text[of]);
+    return &w->key[of];
+}
+
 /* Of the limits by `by` the one that counts for the tier; NULL: none. */
 static const struct limit *limit_for(const struct route *r, enum policy_by by, struct slice tier)
 {
@@ -189,7 +203,7 @@ static char *put(char *to, struct slice s)
 
 static char *put_number(char *to, int64_t v)
 {
-    char digits[20];
+    WEIR_UNINITIALIZED char digits[20];
     unsigned n = 0;
     uint64_t rest = v > 0 ? (uint64_t)v : 0;
     do {
@@ -281,27 +295,26 @@ static bool out_of_memory(struct refusal *why)
 }
 
 static bool check_rates(struct policy *p, struct admission *a, const struct route *r,
-                        struct slice address_key, struct arena *arena, int64_t now_ns,
+                        struct whose *whose, struct arena *arena, int64_t now_ns,
                         struct refusal *why)
 {
     static const enum policy_by ORDER[] = {BY_USER, BY_ADDRESS, BY_ROUTE};
     const struct limit *limits[countof(ORDER)];
-    struct rates_ask asks[countof(ORDER)] = {0};
+    WEIR_UNINITIALIZED struct rates_ask asks[countof(ORDER)];
     unsigned n = 0;
     for (unsigned i = 0; i < countof(ORDER); i++) {
         const struct limit *l = limit_for(r, ORDER[i], a->who.tier);
         if (!l)
             continue;
         bool by_address = ORDER[i] == BY_ADDRESS || (ORDER[i] == BY_USER && !a->who.user.n);
-        struct slice whose = ORDER[i] == BY_ROUTE ? SLICE("")
-                             : by_address         ? address_key
-                                                  : a->account;
         limits[n] = l;
-        asks[n].kind = by_address ? RATES_ADDRESSES : RATES_USERS;
-        asks[n].key = rates_key(p->shared.rates, l->id, whose);
-        asks[n].rate = &l->rate;
-        asks[n].cost = 1;
-        n++;
+        asks[n++] = (struct rates_ask){
+            .kind = by_address ? RATES_ADDRESSES : RATES_USERS,
+            .key = ORDER[i] == BY_ROUTE
+                       ? rates_key(p->shared.rates, l->id, SLICE(""))
+                       : rates_key_of(whose_key(whose, by_address ? OF_ADDRESS : OF_ACCOUNT), l->id),
+            .rate = &l->rate,
+            .cost = 1};
     }
     if (!n)
         return true;
@@ -379,13 +392,13 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
         a->account = arena_copy(arena, address_key);
     if (address_key.n && !a->account.p)
         return out_of_memory(why);
-    if (p->shared.rates) {
-        struct slice whose = r->said->queue_fair_by == BY_ADDRESS ? address_key
-                             : r->said->queue_fair_by == BY_USER  ? a->account
-                                                                  : SLICE("");
-        a->flow = r->said->queue_size ? rates_key(p->shared.rates, p->default_id, whose).h[0] : 0;
-    }
-    if (!r->said->n_rates || check_rates(p, a, r, address_key, arena, now.mono_ns, why))
+    struct whose whose = {.rates = p->shared.rates,
+                          .text = {[OF_ACCOUNT] = a->account, [OF_ADDRESS] = address_key},
+                          .key = {[OF_ACCOUNT] = a->account_key}};
+    if (p->shared.rates && r->said->queue_size && r->said->queue_fair_by != BY_ROUTE)
+        a->flow =
+            whose_key(&whose, r->said->queue_fair_by == BY_USER ? OF_ACCOUNT : OF_ADDRESS)->h[0];
+    if (!r->said->n_rates || check_rates(p, a, r, &whose, arena, now.mono_ns, why))
         return true;
     if (!r->said->dry_run)
         return false;

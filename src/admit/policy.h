@@ -41,6 +41,7 @@ struct admission {
     unsigned index;                   /* of the route */
     struct who who;
     struct slice account; /* the user as limits know it, "jwt:…"; the address where there is none */
+    struct rates_key account_key; /* rates_who of it; 0: not made yet */
     uint64_t flow;        /* whose turn it is in the route's queue */
     struct slice fields;     /* RateLimit … lines for the answer */
     struct rates_ask *spent; /* for policy_refund */

@@ -314,11 +314,32 @@ uint64_t rates_bytes(const struct rates *r)
     return r->bytes;
 }
 
+struct rates_key rates_who(const struct rates *r, struct slice who)
+{
+    struct rates_key key;
+    siphash128(&r->secret, who.p, who.n, key.h);
+    return key;
+}
+
+/* One to one (the end of MurmurHash3), so that two limits of one never meet. */
+static inline uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 33) * 0xff51afd7ed558ccdu;
+    x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53u;
+    return x ^ x >> 33;
+}
+
+/* The hash of who is secret and has 128 bits: with a limit mixed in, it is as hard to choose, and
+ * two of them meet as seldom. */
+struct rates_key rates_key_of(const struct rates_key *who, uint64_t limit)
+{
+    return (struct rates_key){{mix(who->h[0] ^ limit), mix(who->h[1] + limit)}};
+}
+
 struct rates_key rates_key(const struct rates *r, uint64_t limit, struct slice who)
 {
-    struct rates_key key = {{0}};
-    siphash128_after(&r->secret, limit, who.p, who.n, key.h);
-    return key;
+    struct rates_key of = rates_who(r, who);
+    return rates_key_of(&of, limit);
 }
 
 bool rates_spend(struct rates *r, struct rates_ask *asks, unsigned n, int64_t now_ns)

@@ -61,8 +61,12 @@ WEIR_MUST_USE struct rates *rates_new(uint32_t n_keys);
 void rates_free(struct rates *r);
 uint64_t rates_bytes(const struct rates *r);
 
-/* A key of the parts, keyed with the table's secret (SipHash-2-4-128): which limit, and who. */
+/* A key of the parts, keyed with the table's secret: which limit, and who. */
 struct rates_key rates_key(const struct rates *r, uint64_t limit, struct slice who);
+
+/* The same in two steps, for several limits of one: who (SipHash-2-4-128), and then which limit. */
+struct rates_key rates_who(const struct rates *r, struct slice who);
+struct rates_key rates_key_of(const struct rates_key *who, uint64_t limit);
 
 /* Spend all (then true) or nothing. n <= RATES_ASKS_MAX; two asks of the same key and kind are an
  * error of the caller. */

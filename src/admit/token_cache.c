@@ -13,8 +13,9 @@
 
 #define NONE UINT32_MAX
 static const uint32_t ENTRIES_MAX = 1U << 24;
-/* HS256 has 43 characters of signature, ES256 86, RS256 342 and more. */
-static const size_t TAIL_BYTES = 64;
+/* Of the signature: HS256 has 43 characters, ES256 86, RS256 342 and more. 32 are 192 bits, in which
+ * no two tokens are alike by chance. */
+static const size_t TAIL_BYTES = 32;
 /* What malloc adds to a block, roughly. */
 static const size_t BLOCK_BYTES = 16;
 
@@ -23,6 +24,7 @@ struct entry {
     uint64_t generation; /* token_cache_key.generation */
     int64_t from_s;      /* good from here */
     int64_t until_s;     /* to before here */
+    uint64_t note[2];    /* the caller's */
     char *block;         /* owned: token, user, tier, claims; NULL: the entry is free */
     uint32_t token_n, user_n, tier_n, json_n; /* bytes of each in the block */
     uint32_t identifier;
@@ -163,6 +165,7 @@ static bool find_on(struct shelf *s, uint64_t hash, const struct token_cache_key
     out->user = slice_of(p, e->user_n);
     out->tier = slice_of(p + e->user_n, e->tier_n);
     out->json = slice_of(p + e->user_n + e->tier_n, e->json_n);
+    out->note = e->note;
     return true;
 }
 
@@ -260,7 +263,8 @@ void token_cache_put(struct token_cache *c, const struct token_cache_key *key,
                      const struct jwt_claims *claims, struct slice tier, int64_t leeway_s,
                      int64_t now_s)
 {
-    struct token_cache_found what = {JWT_OK, claims->user, tier, claims->json};
+    struct token_cache_found what = {
+        .verdict = JWT_OK, .user = claims->user, .tier = tier, .json = claims->json};
     int64_t until_s = now_s + TOKEN_CACHE_GOOD_S;
     must(key->token.n <= JWT_BYTES_MAX && claims->user.n <= JWT_USER_BYTES_MAX &&
          claims->json.n <= JWT_BYTES_MAX && tier.n <= JWT_BYTES_MAX);

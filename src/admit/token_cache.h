@@ -49,6 +49,8 @@ struct token_cache_found {
     enum jwt_verdict verdict; /* JWT_OK, or why it failed; then the texts are empty */
     struct slice user, tier;  /* tier "": none */
     struct slice json;        /* the claims */
+    uint64_t *note;           /* two numbers of the caller's that stay with a good token, 0 at first;
+                                 lent until the next put */
 };
 
 /* Is it known? Then *out is filled. */

@@ -32,6 +32,16 @@ static inline int64_t clock_mono_ms(void)
 #endif
 }
 
+/* To a tick, and cheaper. */
+static inline int64_t clock_wall_s(void)
+{
+#ifdef CLOCK_REALTIME_COARSE
+    return clock_read_ns(CLOCK_REALTIME_COARSE) / 1000000000;
+#else
+    return clock_read_ns(CLOCK_REALTIME) / 1000000000;
+#endif
+}
+
 static inline int64_t clock_wall_ns(void)
 {
     return clock_read_ns(CLOCK_REALTIME);

@@ -59,10 +59,9 @@ void heap_add(struct heap *h, struct heap_node *n, int64_t key)
     set_top(h, join(h->top, n));
 }
 
-void heap_del(struct heap *h, struct heap_node *n)
+void heap_remove(struct heap *h, struct heap_node *n)
 {
-    if (!heap_has(n))
-        return;
+    must(heap_has(n));
     struct heap_node *below = gather(n->child);
     if (n == h->top) {
         set_top(h, below);

@@ -36,7 +36,14 @@ static inline bool heap_has(const struct heap_node *n)
 /* Add a node that is on no heap. */
 void heap_add(struct heap *h, struct heap_node *n, int64_t key);
 
-/* Remove a node of this heap, or one that is on none. */
-void heap_del(struct heap *h, struct heap_node *n);
+/* Remove a node of this heap. */
+void heap_remove(struct heap *h, struct heap_node *n);
+
+/* The same, of this heap or on none: most requests have no timer, and pay a comparison for that. */
+static inline void heap_del(struct heap *h, struct heap_node *n)
+{
+    if (heap_has(n))
+        heap_remove(h, n);
+}
 
 #endif

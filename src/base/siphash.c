@@ -59,11 +59,10 @@ static inline struct sip sip_begin(const struct siphash_key *key, enum form form
                         key->k[0] ^ 0x6c7967656e657261, key->k[1] ^ 0x7465646279746573};
 }
 
-/* What is left of the message; `before`: bytes of it that went in already, whole words. */
-static inline void sip_rest(struct sip *s, size_t before, const void *data, size_t n)
+static inline void sip_message(struct sip *s, const void *data, size_t n)
 {
     const unsigned char *p = data;
-    uint64_t last = (uint64_t)(before + n) << 56; /* the length modulo 256; the last bytes below */
+    uint64_t last = (uint64_t)n << 56; /* the length modulo 256; the last bytes below */
     for (; n >= 8; p += 8, n -= 8)
         sip_word(s, load64(p));
     for (size_t i = 0; i < n; i++)
@@ -87,7 +86,7 @@ struct siphash_key siphash_key(const unsigned char bytes[SIPHASH_KEY_BYTES])
 uint64_t siphash64(const struct siphash_key *key, const void *data, size_t n)
 {
     struct sip s = sip_begin(key, FORM_64);
-    sip_rest(&s, 0, data, n);
+    sip_message(&s, data, n);
     s.c ^= 0xff;
     return sip_end(&s);
 }
@@ -95,15 +94,6 @@ uint64_t siphash64(const struct siphash_key *key, const void *data, size_t n)
 void siphash128(const struct siphash_key *key, const void *data, size_t n, uint64_t out[2])
 {
     struct sip s = sip_begin(key, FORM_128);
-    sip_rest(&s, 0, data, n);
-    sip_end_128(&s, out);
-}
-
-void siphash128_after(const struct siphash_key *key, uint64_t first, const void *data, size_t n,
-                      uint64_t out[2])
-{
-    struct sip s = sip_begin(key, FORM_128);
-    sip_word(&s, first);
-    sip_rest(&s, sizeof first, data, n);
+    sip_message(&s, data, n);
     sip_end_128(&s, out);
 }

@@ -27,8 +27,5 @@ struct siphash_key siphash_key(const unsigned char bytes[SIPHASH_KEY_BYTES]);
 /* data may be NULL when n == 0. */
 uint64_t siphash64(const struct siphash_key *key, const void *data, size_t n);
 void siphash128(const struct siphash_key *key, const void *data, size_t n, uint64_t out[2]);
-/* Of the eight little-endian bytes of `first`, followed by data: two parts without a copy. */
-void siphash128_after(const struct siphash_key *key, uint64_t first, const void *data, size_t n,
-                      uint64_t out[2]);
 
 #endif

@@ -6,7 +6,7 @@
 #include "http/req.h"
 
 /* What Weir itself says to programs in fields, so that scripts can read it. */
-static const char EXPOSED[] = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id";
+#define EXPOSED "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
 
 /* ---- origins ---- */
 
@@ -43,7 +43,7 @@ static bool entry_matches(struct slice entry, struct slice origin)
 {
     const char *star = memchr(entry.p, '*', entry.n);
     if (!star)
-        return slice_ieq(entry, origin);
+        return slice_eq(entry, origin) || slice_ieq(entry, origin);
     if (entry.n == 1)
         return true;
     size_t at = (size_t)(star - entry.p), behind = entry.n - at - 1;
@@ -79,6 +79,12 @@ static bool is_any(const struct policy_cors *p)
 
 /* ---- answers ---- */
 
+static inline char *put(char *to, struct slice s)
+{
+    memcpy(to, s.p, s.n);
+    return to + s.n;
+}
+
 struct slice cors_lines(const struct policy_cors *p, struct slice origin, struct arena *arena)
 {
     struct slice none = {0};
@@ -87,17 +93,21 @@ struct slice cors_lines(const struct policy_cors *p, struct slice origin, struct
         return none;
     if (!allowed) /* another origin's answer is not this one's: caches have to know */
         return any ? none : SLICE("Vary: Origin\r\n");
-    size_t room = origin.n + strlen(p->expose) + 320;
-    char *to = arena_alloc(arena, room);
-    if (!to)
+    struct slice more = slice_str(p->expose);
+    char *start = arena_alloc(arena, origin.n + more.n + 320), *to = start;
+    if (!start)
         return none;
-    int n = snprintf(to, room,
-                     "Access-Control-Allow-Origin: %.*s\r\n%s%s"
-                     "Access-Control-Expose-Headers: %s%s%s\r\n",
-                     any ? 1 : (int)origin.n, any ? "*" : origin.p, any ? "" : "Vary: Origin\r\n",
-                     p->credentials ? "Access-Control-Allow-Credentials: true\r\n" : "", EXPOSED,
-                     *p->expose ? ", " : "", p->expose);
-    return n > 0 && (size_t)n < room ? slice_of(to, (size_t)n) : none;
+    to = put(to, SLICE("Access-Control-Allow-Origin: "));
+    to = put(to, any ? SLICE("*") : origin);
+    to = put(to, any ? SLICE("\r\n") : SLICE("\r\nVary: Origin\r\n"));
+    if (p->credentials)
+        to = put(to, SLICE("Access-Control-Allow-Credentials: true\r\n"));
+    to = put(to, SLICE("Access-Control-Expose-Headers: "));
+    to = put(to, SLICE(EXPOSED));
+    if (more.n)
+        to = put(put(to, SLICE(", ")), more);
+    to = put(to, SLICE("\r\n"));
+    return slice_of(start, (size_t)(to - start));
 }
 
 bool cors_is_preflight(const struct req *r, struct cors_ask *out)

@@ -451,7 +451,8 @@ int call_begin(struct call *c, int64_t total)
         return -ENOMEM;
     if (c->state != CALL_STATUS)
         return -EINVAL;
-    if (buf_reserve(&c->out, REPLY_TAIL_BYTES + c->extra.n + c->cors.n))
+    size_t more = c->extra.n + c->cors.n;
+    if (buf_reserve(&c->out, REPLY_TAIL_BYTES + more))
         return -ENOMEM;
 
     bool length_line = framing_decide(c, total);
@@ -460,10 +461,12 @@ int call_begin(struct call *c, int64_t total)
         c->keep_alive = false;
 
     char *p = c->out.p + c->out.n;
-    if (WEIR_UNLIKELY(c->extra.n))
-        p = put(p, c->extra.p, c->extra.n);
-    if (WEIR_UNLIKELY(c->cors.n && !c->has_origin))
-        p = put(p, c->cors.p, c->cors.n);
+    if (WEIR_UNLIKELY(more)) {
+        if (c->extra.n)
+            p = put(p, c->extra.p, c->extra.n);
+        if (c->cors.n && !c->has_origin)
+            p = put(p, c->cors.p, c->cors.n);
+    }
     if (length_line) {
         p = PUT(p, "Content-Length: ");
         p = put_decimal(p, c->length);

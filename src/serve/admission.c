@@ -192,7 +192,7 @@ static struct slice script_name_of(const struct exchange *x)
 
 static struct policy_now now_of(void)
 {
-    return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_ns() / 1000000000};
+    return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_s()};
 }
 
 void admission_head(struct exchange *x)
@@ -286,7 +286,7 @@ static enum admission_next enter_gate(struct exchange *x)
         .cookie = (uint64_t)(uintptr_t)x,
     };
     struct gate_answer answer;
-    struct gate_wakes wakes;
+    WEIR_UNINITIALIZED struct gate_wakes wakes;
     struct refusal why = {0};
     enum gate_verdict v = gates_enter(m->shared->parts.gates, &ask, clock_mono_ns(), &answer);
     /* Where another generation's limits were smaller, it may have granted to those that wait. */

@@ -200,6 +200,7 @@ static void recycle(struct exchange *x)
     atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
     atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
     x->late = LATE_NOT;
+    x->deadline_ms = 0;
     x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
@@ -415,7 +416,7 @@ static bool apply_proxy(struct exchange *x, struct h1_conn *hc)
 
 /* ---- its time ---- */
 
-static void set_alarm(struct exchange *x, int64_t at_ms)
+static WEIR_COLD void set_alarm(struct exchange *x, int64_t at_ms)
 {
     struct server *s = x->server;
     heap_del(&s->alarms, &x->alarm);
@@ -431,11 +432,10 @@ static int64_t deadline_of(const struct exchange *x)
 }
 
 /* The head is complete. A request that another worker hands over begins anew here. */
-static inline void start_deadline(struct exchange *x)
+static void start_deadline(struct exchange *x)
 {
     int64_t allowed_ms = deadline_of(x);
-    x->deadline_ms = 0;
-    if (WEIR_LIKELY(!allowed_ms))
+    if (!allowed_ms)
         return;
     x->deadline_ms = (int64_t)x->received_ms + allowed_ms;
     set_alarm(x, x->deadline_ms);
@@ -457,6 +457,13 @@ static int64_t due_ms(const struct exchange *x)
     return over < due ? over : due;
 }
 
+/* With run-timeout. Not inline, as others here: most requests have no alarm, and should not save registers
+ * for one. */
+static WEIR_COLD void watch_run(struct exchange *x)
+{
+    set_alarm(x, due_ms(x));
+}
+
 /* It goes on the ready queue. */
 static inline void start_waiting(struct exchange *x)
 {
@@ -465,7 +472,7 @@ static inline void start_waiting(struct exchange *x)
     if (WEIR_UNLIKELY(!s->ready_watched))
         server_watch_ready(s);
     if (WEIR_UNLIKELY(s->conf->run_timeout))
-        set_alarm(x, due_ms(x));
+        watch_run(x);
 }
 
 /* How many threads are still inside though the time of their requests is over. */
@@ -508,18 +515,20 @@ static bool lacks_length(const struct req *r)
     return false;
 }
 
-/* The checks of the policy. False: it was refused at once. */
-static bool check_head(struct exchange *x, struct h1_conn *hc)
+/* With checks_heads: those of the policy, and the deadline. False: it was refused at once. */
+__attribute__((noinline)) static bool check_head(struct exchange *x, struct h1_conn *hc)
 {
-    admission_head(x);
-    const struct policy_route *r = x->admitted.found.route;
-    if (r)
-        x->interrupt = r->on_deadline == ON_DEADLINE_INTERRUPT;
+    struct server *s = x->server;
+    x->received_ms = loop_now_ms(&s->loop);
+    if (s->admission.policy)
+        admission_head(x);
     const struct refusal *refused = x->admitted.refused;
     if (!refused || x->req.framing == REQ_BODY_NONE ||
         (x->req.framing == REQ_BODY_LENGTH && x->req.content_length <= DROP_BYTES_MAX &&
-         !x->req.expect_continue))
+         !x->req.expect_continue)) {
+        start_deadline(x);
         return true;
+    }
     h1_refuse(hc, refusal_status(refused->id), refusal_word(refused->id));
     return false;
 }
@@ -559,17 +568,15 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
     if ((seen & s->look) && !apply_proxy(x, hc))
         return;
-    x->received_ms = loop_now_ms(&s->loop);
-    x->interrupt = s->conf->on_deadline[0] == 'i';
-    if (s->admission.policy && !check_head(x, hc))
+    if (WEIR_UNLIKELY(s->checks_heads) && !check_head(x, hc))
         return;
     if (req->content_length > (uint64_t)s->conf->max_body_size) {
         h1_refuse(hc, 413, "the request body is larger than max-body-size");
         return;
     }
-    start_deadline(x);
     if (req->framing == REQ_BODY_NONE)
         return;
+    x->received_ms = loop_now_ms(&s->loop);
     const char *mode = admission_needs_whole(&x->admitted) ? "on" : s->conf->request_buffering;
     if (s->app && mode[0] == 'o' && mode[1] == 'f') {
         dispatch_open(x);
@@ -723,9 +730,7 @@ static void ping(struct call *c)
 /* Answer here and now what is not the application's; false: it is. */
 static bool native(struct exchange *x)
 {
-    if (WEIR_UNLIKELY(x->server->admission.policy && admission_native(x)))
-        ;
-    else if (exchange_path_is(x, SLICE("ping")))
+    if (exchange_path_is(x, SLICE("ping")))
         ping(&x->call);
     else if (routes_answer(x->server->routes, &x->call))
         ;
@@ -733,7 +738,16 @@ static bool native(struct exchange *x)
         call_error(&x->call, 404, "nothing is served here");
     else
         return false;
-    if (WEIR_UNLIKELY(x->admitted.park))
+    exchange_answered(x);
+    return true;
+}
+
+/* The same, where the checks of the policy may have an answer. */
+static bool checked_native(struct exchange *x)
+{
+    if (!admission_native(x))
+        return native(x);
+    if (x->admitted.park)
         x->state = X_PARKED; /* exchange_answered follows */
     else
         exchange_answered(x);
@@ -755,7 +769,7 @@ void exchange_refuse(struct exchange *x)
 }
 
 /* On the ready queue. */
-static void make_ready(struct exchange *x)
+static inline void make_ready(struct exchange *x)
 {
     struct server *s = x->server;
     struct h1_conn *hc = x->hc;
@@ -801,6 +815,13 @@ void exchange_go_on(struct exchange *x)
     }
 }
 
+/* The same behind the checks of the policy. */
+__attribute__((noinline)) static void checked_ready(struct exchange *x)
+{
+    if (!checked_native(x))
+        exchange_go_on(x);
+}
+
 static void on_body_end(struct h1_conn *hc)
 {
     struct exchange *x = hc->user;
@@ -818,11 +839,9 @@ static void on_body_end(struct h1_conn *hc)
         return;
     x->body.complete = true;
     list_del(&x->slow);
-    if (native(x))
-        return;
     if (WEIR_UNLIKELY(x->server->admission.policy != NULL))
-        exchange_go_on(x);
-    else
+        checked_ready(x);
+    else if (!native(x))
         make_ready(x);
 }
 
@@ -830,7 +849,7 @@ static void on_body_end(struct h1_conn *hc)
 static void dispatch_open(struct exchange *x)
 {
     list_del(&x->slow);
-    if (native(x))
+    if (x->server->admission.policy ? checked_native(x) : native(x))
         return;
     x->intake = INTAKE_OPEN;
     struct buf kept = x->body.mem; /* what came so far */
@@ -1558,6 +1577,13 @@ static const char *late_tell(struct exchange *x)
     return "the client is told 504";
 }
 
+/* Is an exception to be raised in a run whose time is over? */
+static bool is_to_interrupt(const struct exchange *x)
+{
+    const struct policy_route *r = x->admitted.found.route;
+    return r ? r->on_deadline == ON_DEADLINE_INTERRUPT : x->server->conf->on_deadline[0] == 'i';
+}
+
 /* Have the application look where the thread of a run is, and interrupt it. False: not now. */
 static bool look(struct exchange *x, const struct inspect_ask *ask)
 {
@@ -1573,7 +1599,7 @@ static bool look(struct exchange *x, const struct inspect_ask *ask)
 static void late_run(struct exchange *x, int64_t now)
 {
     static struct log_site site;
-    struct inspect_ask ask = {.id = x->call.id, .interrupt = x->interrupt};
+    struct inspect_ask ask = {.id = x->call.id, .interrupt = is_to_interrupt(x)};
     unsigned left_out = 0;
     x->late = LATE_TOLD;
     x->late_ms = now;
@@ -1636,7 +1662,7 @@ static void on_alarm(struct exchange *x, int64_t now)
             late_run(x, now);
         break;
     case LATE_TOLD:
-        if (look(x, &(struct inspect_ask){.id = x->call.id, .interrupt = x->interrupt}))
+        if (look(x, &(struct inspect_ask){.id = x->call.id, .interrupt = is_to_interrupt(x)}))
             x->late = LATE_LOOKED;
         set_alarm(x, x->late == LATE_LOOKED ? now + LOOK_MS : now + LOOK_AGAIN_MS);
         break;

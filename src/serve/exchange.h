@@ -81,14 +81,13 @@ struct exchange {
     struct heap_node alarm;    /* leader: on server->alarms, by the loop time at which to look at it next */
     enum exchange_late late;   /* leader */
     int64_t late_ms;           /* leader: loop time at which it became late */
-    bool interrupt;            /* leader: raise an exception in the run when its time is over */
     bool recorded;             /* leader: another answer was given and recorded while the run goes on */
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
     int64_t wall_ns;           /* when the head was complete; 0 without an access log */
     int64_t run_ns, end_ns;    /* begin and end of the run; executor */
     uint64_t wire_bytes;       /* handed to the connection */
-    uint64_t received_ms;      /* loop time of the head */
+    uint64_t received_ms;      /* loop time of the head; of requests with a body or a deadline */
     struct slice raw;          /* the request head as it came, in the arena */
     struct slice head_copy;    /* response head, for the access log */
     int64_t budget;            /* leader: bytes counted in server->memory for the body */

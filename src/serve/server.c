@@ -531,6 +531,7 @@ int server_start(struct server *s, struct err *e)
     uv_timer_init(&s->loop.uv, &s->alarm_timer);
     s->alarm_timer.data = s;
     worker_init(s);
+    s->checks_heads = s->admission.policy || s->conf->deadline;
     if (admission_start(s, e))
         return -1;
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);

@@ -61,6 +61,7 @@ struct server {
     struct proxy_set proxy_from;
     struct proxy_rules rules;
     uint32_t look; /* bits of enum hdr, and SERVER_LOOK_UNDERSCORES: what `rules` are about */
+    bool checks_heads; /* a policy, or a deadline for all: there is more to do for each head */
 
     struct exchange *free;     /* ready for reuse, at most FREE_MAX */
     unsigned n_free;

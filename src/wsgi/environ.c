@@ -737,18 +737,81 @@ static int client_cert_put(PyObject *dict, const struct tls_facts *tls)
                : 0;
 }
 
-/* A text of ours, which is UTF-8 unless a user's name is not. */
+static bool is_ascii(struct slice s)
+{
+    uint64_t w[4], all = 0;
+    const char *p = s.p, *end = s.p + s.n;
+    for (; end - p >= 32; p += 32) {
+        memcpy(w, p, 32);
+        all |= w[0] | w[1] | w[2] | w[3];
+    }
+    for (; end - p > 8; p += 8) {
+        memcpy(w, p, 8);
+        all |= w[0];
+    }
+    if (s.n >= 8) { /* the last ones, some of them again */
+        memcpy(w, end - 8, 8);
+        return !((all | w[0]) & 0x8080808080808080u);
+    }
+    for (; p < end; p++)
+        all |= (unsigned char)*p;
+    return !(all & 0x8080808080808080u);
+}
+
+/* A text of ours, which is UTF-8 unless a user's name is not. New reference or NULL. */
+static PyObject *text_str(struct slice s)
+{
+    if (WEIR_UNLIKELY(!is_ascii(s)))
+        return PyUnicode_DecodeUTF8(s.p, (Py_ssize_t)s.n, "replace");
+    PyObject *text = PyUnicode_New((Py_ssize_t)s.n, 127); /* new */
+    if (text)
+        memcpy(PyUnicode_1BYTE_DATA(text), s.p, s.n);
+    return text;
+}
+
 static int text_put(PyObject *dict, PyObject *key, struct slice text)
 {
-    return text.n ? put(dict, key, PyUnicode_DecodeUTF8(text.p, (Py_ssize_t)text.n, "replace")) : 0;
+    return text.n ? put(dict, key, text_str(text)) : 0;
+}
+
+/* What told who asks: one of four literals. */
+static int by_put(struct environ_state *st, PyObject *dict, const char *by)
+{
+    if (WEIR_UNLIKELY(st->by_is != by)) {
+        PyObject *made = PyUnicode_InternFromString(by); /* new */
+        if (!made)
+            return -1;
+        Py_XDECREF(st->by);
+        st->by = made;
+        st->by_is = by;
+    }
+    return PyDict_SetItem(dict, W_KEY(weir_user_by), st->by);
+}
+
+/* A text that is mostly that of the last request, which is kept in *last. */
+static int same_put(PyObject *dict, PyObject *key, struct slice text, PyObject **last)
+{
+    if (!text.n)
+        return 0;
+    PyObject *old = *last;
+    if (WEIR_UNLIKELY(!old || !PyUnicode_IS_ASCII(old) ||
+                      (size_t)PyUnicode_GET_LENGTH(old) != text.n ||
+                      memcmp(PyUnicode_1BYTE_DATA(old), text.p, text.n) != 0)) {
+        PyObject *made = text_str(text); /* new */
+        if (!made)
+            return -1;
+        *last = made;
+        Py_XDECREF(old);
+    }
+    return PyDict_SetItem(dict, key, *last);
 }
 
 /* Who asks, as admission has found it. No field of a request can be named so. */
-static int who_put(PyObject *dict, const struct who *who)
+static int who_put(struct environ_state *st, PyObject *dict, const struct who *who)
 {
-    return text_put(dict, W_KEY(weir_user_by), slice_str(who->by)) ||
+    return by_put(st, dict, who->by) ||
                    text_put(dict, W_KEY(weir_user), who->user) ||
-                   text_put(dict, W_KEY(weir_tier), who->tier) ||
+                   same_put(dict, W_KEY(weir_tier), who->tier, &st->tier) ||
                    text_put(dict, W_KEY(weir_claims), who->claims)
                ? -1
                : 0;
@@ -761,7 +824,7 @@ static int request_put(struct wsgi_run *run, PyObject *dict)
     const struct req *r = c->req;
     if (put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
         return -1;
-    if (WEIR_UNLIKELY(c->who != NULL) && who_put(dict, c->who))
+    if (WEIR_UNLIKELY(c->who != NULL) && who_put(&run->w->environ, dict, c->who))
         return -1;
     /* The base says GET and HTTP/1.1, and has the shared empty input. */
     if (!slice_eq(r->method, SLICE("GET")) &&
@@ -884,6 +947,9 @@ void wsgi_environ_clear(struct wsgi *w)
     }
     for (unsigned i = 0; i < countof(st->methods); i++)
         Py_CLEAR(st->methods[i]);
+    Py_CLEAR(st->by);
+    st->by_is = NULL;
+    Py_CLEAR(st->tier);
     Py_CLEAR(st->known);
     Py_CLEAR(st->http_1_0);
     Py_CLEAR(st->no_addr);

@@ -133,6 +133,8 @@ struct environ_state {
     PyObject *http_1_0;   /* owned str */
     PyObject *no_addr;    /* owned str: REMOTE_ADDR of a Unix socket's peer in this dialect */
     PyObject *methods[8]; /* owned str, in the order of METHOD_NAMES */
+    PyObject *by, *tier;  /* owned str or NULL: weir.user_by and weir.tier of the last request */
+    const char *by_is;    /* the literal that `by` was made of */
     struct environ_name names[512];
 };
 

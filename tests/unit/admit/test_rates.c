@@ -135,6 +135,25 @@ static void the_same_name_is_another_key_for_another_limit_kind_and_table(void *
     rates_free(other);
 }
 
+static void a_key_in_two_steps_is_the_same_and_limits_of_one_never_meet(void **state)
+{
+    (void)state;
+    struct rates *r = table(100);
+    struct rates_key who = rates_who(r, SLICE("jwt:ada"));
+    static const uint64_t LIMITS[] = {0, 1, 2, 1ULL << 63, UINT64_MAX, 0xcbf29ce484222325u};
+    for (unsigned i = 0; i < countof(LIMITS); i++) {
+        struct rates_key a = rates_key_of(&who, LIMITS[i]);
+        struct rates_key whole = rates_key(r, LIMITS[i], SLICE("jwt:ada"));
+        assert_memory_equal(&a, &whole, sizeof a);
+        for (unsigned j = 0; j < i; j++) {
+            struct rates_key b = rates_key_of(&who, LIMITS[j]);
+            assert_int_not_equal(a.h[0], b.h[0]);
+            assert_int_not_equal(a.h[1], b.h[1]);
+        }
+    }
+    rates_free(r);
+}
+
 static void what_is_taken_back_can_be_spent_again_but_only_once(void **state)
 {
     (void)state;
@@ -455,6 +474,7 @@ int main(void)
         cmocka_unit_test(a_look_spends_nothing),
         cmocka_unit_test(all_keys_are_spent_or_none),
         cmocka_unit_test(the_same_name_is_another_key_for_another_limit_kind_and_table),
+        cmocka_unit_test(a_key_in_two_steps_is_the_same_and_limits_of_one_never_meet),
         cmocka_unit_test(what_is_taken_back_can_be_spent_again_but_only_once),
         cmocka_unit_test(sixteen_keys_of_one_bucket_pair_do_no_harm),
         cmocka_unit_test(who_owes_least_makes_room),

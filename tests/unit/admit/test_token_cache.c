@@ -61,6 +61,29 @@ static void a_token_is_found_with_all_that_was_put(void **state)
     assert_null(c);
 }
 
+static void a_note_stays_with_its_token_until_another_takes_its_place(void **state)
+{
+    (void)state;
+    struct token_cache *c = token_cache_new(8, 8192);
+    struct token_cache_found found;
+    struct token_cache_key ada = key("ada's", 0, 1), bob = key("bob's", 0, 1);
+    put(c, "ada's", "ada", INT64_MAX);
+    put(c, "bob's", "bob", INT64_MAX);
+    assert_true(token_cache_find(c, &ada, NOW, &found));
+    assert_int_equal(found.note[0] | found.note[1], 0);
+    found.note[0] = 1;
+    found.note[1] = 2;
+    assert_true(token_cache_find(c, &bob, NOW, &found));
+    assert_int_equal(found.note[0] | found.note[1], 0);
+    assert_true(token_cache_find(c, &ada, NOW, &found));
+    assert_int_equal(found.note[0], 1);
+    assert_int_equal(found.note[1], 2);
+    put(c, "ada's", "eve", INT64_MAX); /* anew: perhaps another user */
+    assert_true(token_cache_find(c, &ada, NOW, &found));
+    assert_int_equal(found.note[0] | found.note[1], 0);
+    token_cache_free(&c);
+}
+
 static void every_byte_of_a_token_counts(void **state)
 {
     (void)state;
@@ -270,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_token_is_found_with_all_that_was_put),
+        cmocka_unit_test(a_note_stays_with_its_token_until_another_takes_its_place),
         cmocka_unit_test(every_byte_of_a_token_counts),
         cmocka_unit_test(a_token_is_known_until_it_expires_and_ten_minutes_at_most),
         cmocka_unit_test(other_keys_or_rules_make_it_unknown),

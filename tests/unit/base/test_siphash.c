@@ -98,20 +98,6 @@ static void all_vectors_of_128_bits_agree(void **state)
     }
 }
 
-static void two_parts_are_as_one(void **state)
-{
-    (void)state;
-    struct siphash_key key = key_of_the_vectors();
-    unsigned char message[64];
-    for (unsigned n = 0; n < sizeof message; n++)
-        message[n] = (unsigned char)n;
-    for (unsigned n = 8; n < sizeof message; n++) {
-        uint64_t out[2];
-        siphash128_after(&key, 0x0706050403020100, message + 8, n - 8, out);
-        assert_memory_equal(out, OF_128[n], sizeof out);
-    }
-}
-
 static void bytes_may_stand_at_any_address(void **state)
 {
     (void)state;
@@ -142,7 +128,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_vectors_of_64_bits_agree),
         cmocka_unit_test(all_vectors_of_128_bits_agree),
-        cmocka_unit_test(two_parts_are_as_one),
         cmocka_unit_test(bytes_may_stand_at_any_address),
         cmocka_unit_test(another_key_is_another_hash),
     };

@@ -129,7 +129,7 @@ def test_every_option_that_a_page_mentions_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_variable_that_a_page_mentions_exists(page):
     known = {"WEIR_" + n.upper().replace("-", "_") for n in settings()}
-    known |= {"WEIR_PYTHON", "WEIR_MONITOR"}
+    known |= {"WEIR_PYTHON", "WEIR_MONITOR", "WEIR_OTHER"}
     mentioned = set(re.findall(r"\bWEIR_[A-Z][A-Z_]*[A-Z]\b", page.read_text()))
     assert not mentioned - known
 
