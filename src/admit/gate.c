@@ -1047,6 +1047,21 @@ unsigned gates_flows(struct gates *g, uint32_t route, struct gate_flow *out, uns
     return n;
 }
 
+unsigned gates_places(struct gates *g, uint32_t route, uint64_t flow, struct gate_place *out,
+                      unsigned most)
+{
+    struct route *r = route_of(g, route);
+    route_lock(g, r);
+    uint32_t at = flow_find(g, r, flow), own = at ? size_of(g, g->flow[at].root) : 0;
+    unsigned n = own < most ? own : most;
+    for (uint32_t rank = 0; rank < n; rank++) {
+        out[rank].position = position_of(r, rank, own);
+        out[rank].expected_ns = expected_of(r, out[rank].position);
+    }
+    route_unlock(r);
+    return n;
+}
+
 uint32_t gates_position(struct gates *g, uint32_t ticket, int64_t *expected_ns)
 {
     *expected_ns = 0;

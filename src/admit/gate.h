@@ -154,6 +154,14 @@ struct gate_flow {
 };
 unsigned gates_flows(struct gates *g, uint32_t route, struct gate_flow *out, unsigned most);
 
+/* Where those of one flow stand now, the first to start first; how many were written. */
+struct gate_place {
+    uint32_t position;   /* from 1, as in gate_answer */
+    int64_t expected_ns; /* 0 = unknown */
+};
+unsigned gates_places(struct gates *g, uint32_t route, uint64_t flow, struct gate_place *out,
+                      unsigned most);
+
 /* Where a waiting ticket stands now, from 1, as in gate_answer; 0: it does not wait. */
 uint32_t gates_position(struct gates *g, uint32_t ticket, int64_t *expected_ns);
 

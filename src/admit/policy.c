@@ -310,9 +310,10 @@ static bool check_rates(struct policy *p, struct admission *a, const struct rout
         limits[n] = l;
         asks[n++] = (struct rates_ask){
             .kind = by_address ? RATES_ADDRESSES : RATES_USERS,
-            .key = ORDER[i] == BY_ROUTE
-                       ? rates_key(p->shared.rates, l->id, SLICE(""))
-                       : rates_key_of(whose_key(whose, by_address ? OF_ADDRESS : OF_ACCOUNT), l->id),
+            .key =
+                ORDER[i] == BY_ROUTE
+                    ? rates_key(p->shared.rates, l->id, SLICE(""))
+                    : rates_key_of(whose_key(whose, by_address ? OF_ADDRESS : OF_ACCOUNT), l->id),
             .rate = &l->rate,
             .cost = 1};
     }
@@ -343,6 +344,14 @@ void policy_refund(struct policy *p, struct admission *a, int64_t now_ns)
 }
 
 /* ---- the checks ---- */
+
+/* Whose turn it is in the queue of the route; 0: there are no turns. */
+static uint64_t flow_of(const struct policy *p, const struct route *r, struct whose *whose)
+{
+    if (!p->shared.rates || !r->said->queue_size || r->said->queue_fair_by == BY_ROUTE)
+        return 0;
+    return whose_key(whose, r->said->queue_fair_by == BY_USER ? OF_ACCOUNT : OF_ADDRESS)->h[0];
+}
 
 static void told_dry(const struct admission *a, const struct refusal *why)
 {
@@ -395,9 +404,7 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
     struct whose whose = {.rates = p->shared.rates,
                           .text = {[OF_ACCOUNT] = a->account, [OF_ADDRESS] = address_key},
                           .key = {[OF_ACCOUNT] = a->account_key}};
-    if (p->shared.rates && r->said->queue_size && r->said->queue_fair_by != BY_ROUTE)
-        a->flow =
-            whose_key(&whose, r->said->queue_fair_by == BY_USER ? OF_ACCOUNT : OF_ADDRESS)->h[0];
+    a->flow = flow_of(p, r, &whose);
     if (!r->said->n_rates || check_rates(p, a, r, &whose, arena, now.mono_ns, why))
         return true;
     if (!r->said->dry_run)
@@ -407,6 +414,28 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
 }
 
 /* ---- what others ask ---- */
+
+bool policy_has_usage(const struct policy *p)
+{
+    for (unsigned i = 0; i < p->said->n_routes; i++)
+        if (p->said->routes[i].n_quotas || p->said->routes[i].concurrency)
+            return true;
+    return false;
+}
+
+uint32_t policy_turn(const struct policy *p, const struct admission *a, unsigned route,
+                     struct slice address, uint64_t *flow)
+{
+    const struct route *r = &p->routes[route];
+    char network[64];
+    struct whose whose = {
+        .rates = p->shared.rates,
+        .text = {[OF_ACCOUNT] = a->account,
+                 [OF_ADDRESS] = identify_network(address, network, sizeof network)},
+        .key = {[OF_ACCOUNT] = a->account_key}};
+    *flow = flow_of(p, r, &whose);
+    return *flow ? r->gate : GATE_NONE;
+}
 
 const struct policy_cors *policy_cors_of(const struct policy *p, struct slice method,
                                          struct slice path, struct slice script_name)

@@ -42,9 +42,9 @@ struct admission {
     struct who who;
     struct slice account; /* the user as limits know it, "jwt:…"; the address where there is none */
     struct rates_key account_key; /* rates_who of it; 0: not made yet */
-    uint64_t flow;        /* whose turn it is in the route's queue */
-    struct slice fields;     /* RateLimit … lines for the answer */
-    struct rates_ask *spent; /* for policy_refund */
+    uint64_t flow;                /* whose turn it is in the route's queue */
+    struct slice fields;          /* RateLimit … lines for the answer */
+    struct rates_ask *spent;      /* for policy_refund */
     unsigned n_spent;
 };
 
@@ -98,6 +98,15 @@ enum policy_quota_kind {
     POLICY_QUOTA_ASK,      /* ask the keeper with *limits */
 };
 enum policy_quota_kind policy_quota(const struct admission *a, const struct policy_quota **limits);
+
+/* Is there something to be shown to a user of his own: quotas, or queues? */
+bool policy_has_usage(const struct policy *p);
+
+/* The route's number among the gates, and whose turn a request of *a is in its queue (as
+ * policy_admit says for the route that it found). GATE_NONE: it has no queue, or one without turns.
+ */
+uint32_t policy_turn(const struct policy *p, const struct admission *a, unsigned route,
+                     struct slice address, uint64_t *flow);
 
 /* The route's number among the gates; GATE_NONE: it has no bound. */
 uint32_t policy_gate(const struct policy *p, const struct admission *a);

@@ -215,7 +215,7 @@ void admission_head(struct exchange *x)
         }
     }
     struct refusal why = {0};
-    a->usage = s->admission.link && exchange_path_is(x, SLICE("usage"));
+    a->usage = exchange_path_is(x, SLICE("usage")) && policy_has_usage(p);
     bool good = a->usage
                     ? policy_who(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why)
                     : policy_admit(p, &a->found, &x->req, script_name_of(x), client_of(x),
@@ -566,8 +566,8 @@ static int add_count(struct buf *b, const char *name, int64_t used, int64_t limi
                     (long long)used, most, ends);
 }
 
-/* One route of the policy: what the user may, and what he has spent. */
-static int add_route(struct buf *b, const struct exchange *x, const struct policy_route *r,
+/* What the user has spent of the quota of a route, and may. */
+static int add_quota(struct buf *b, const struct exchange *x, const struct policy_route *r,
                      const struct quota_row *rows, unsigned n)
 {
     struct admission as = x->admitted.found;
@@ -581,10 +581,47 @@ static int add_route(struct buf *b, const struct exchange *x, const struct polic
         if (strncmp(rows[i].route, r->name, sizeof rows[i].route - 1) == 0)
             use = &rows[i].use;
     int64_t never = kind == POLICY_QUOTA_NEVER ? 0 : QUOTA_UNLIMITED;
+    return add_count(b, "day", use->day, q ? q->day : never, use->day_ends_s) ||
+                   add_count(b, "month", use->month, q ? q->month : never, use->month_ends_s)
+               ? -ENOMEM
+               : 0;
+}
+
+/* Which of his requests wait for a place, where they stand, and for how long they will; null: not
+ * known yet. */
+#define PLACES_MAX 32
+static int add_places(struct buf *b, const struct exchange *x, unsigned route)
+{
+    const struct server_admission *m = &x->server->admission;
+    struct gate_place places[PLACES_MAX];
+    uint64_t flow;
+    uint32_t gate = policy_turn(m->policy, &x->admitted.found, route, client_of(x), &flow);
+    unsigned n = gate == GATE_NONE
+                     ? 0
+                     : gates_places(m->shared->parts.gates, gate, flow, places, PLACES_MAX);
+    if (buf_addf(b, ",\"waiting\":["))
+        return -ENOMEM;
+    for (unsigned i = 0; i < n; i++) {
+        char expected[32] = "null";
+        if (places[i].expected_ns)
+            snprintf(expected, sizeof expected, "%.3f", (double)places[i].expected_ns / 1e9);
+        if (buf_addf(b, "%s{\"position\":%u,\"expected_wait\":%s}", i ? "," : "",
+                     places[i].position, expected))
+            return -ENOMEM;
+    }
+    return buf_addf(b, "]");
+}
+
+/* One route of the policy: what is the user's own in it. */
+static int add_route(struct buf *b, const struct exchange *x, unsigned route,
+                     const struct quota_row *rows, unsigned n)
+{
+    const struct policy_route *r = &x->server->conf->policy.routes[route];
+    if (!r->n_quotas && !r->concurrency)
+        return 0;
     if (buf_addf(b, "%s{\"route\":\"", b->p[b->n - 1] == '[' ? "" : ",") ||
         add_json(b, r->name, strlen(r->name)) || buf_addf(b, "\"") ||
-        add_count(b, "day", use->day, q ? q->day : never, use->day_ends_s) ||
-        add_count(b, "month", use->month, q ? q->month : never, use->month_ends_s))
+        (r->n_quotas && add_quota(b, x, r, rows, n)) || (r->concurrency && add_places(b, x, route)))
         return -ENOMEM;
     return buf_addf(b, "}");
 }
@@ -599,32 +636,42 @@ static void answer_json(struct call *c, struct slice body)
         call_abort(c, "no memory for an answer");
 }
 
-static void on_used(void *arg, int error, const struct quota_row *rows, unsigned n)
+static void write_usage(struct exchange *x, const struct quota_row *rows, unsigned n)
 {
-    struct exchange *x = arg;
     const struct who *who = &x->admitted.found.who;
-    const struct conf_policy *said = &x->server->conf->policy;
-    x->admitted.park = PARK_NOT;
-    x->admitted.question = 0;
-    if (error) {
-        struct refusal why = {.id = REFUSAL_STORE_DOWN, .retry_after_s = with_chance(x, 4)};
-        refuse(&x->call, &why);
-        exchange_answered(x);
-        return;
-    }
     struct buf b = {.max = (size_t)256 * 1024};
     int rc = buf_addf(&b, "{\"user\":\"") || add_json(&b, who->user.p, who->user.n) ||
              buf_addf(&b, "\",\"tier\":\"") || add_json(&b, who->tier.p, who->tier.n) ||
              buf_addf(&b, "\",\"routes\":[");
-    for (unsigned i = 0; !rc && i < said->n_routes; i++)
-        if (said->routes[i].n_quotas)
-            rc = add_route(&b, x, &said->routes[i], rows, n);
+    for (unsigned i = 0; !rc && i < x->server->conf->policy.n_routes; i++)
+        rc = add_route(&b, x, i, rows, n);
     if (rc || buf_addf(&b, "]}\n"))
         call_error(&x->call, 503, "out of memory");
     else
         answer_json(&x->call, buf_slice(&b));
     buf_fini(&b);
+}
+
+static void on_used(void *arg, int error, const struct quota_row *rows, unsigned n)
+{
+    struct exchange *x = arg;
+    x->admitted.park = PARK_NOT;
+    x->admitted.question = 0;
+    if (error) {
+        struct refusal why = {.id = REFUSAL_STORE_DOWN, .retry_after_s = with_chance(x, 4)};
+        refuse(&x->call, &why);
+    } else {
+        write_usage(x, rows, n);
+    }
     exchange_answered(x);
+}
+
+static bool has_quotas(const struct conf_policy *said)
+{
+    for (unsigned i = 0; i < said->n_routes; i++)
+        if (said->routes[i].n_quotas)
+            return true;
+    return false;
 }
 
 static void answer_usage(struct exchange *x)
@@ -639,6 +686,10 @@ static void answer_usage(struct exchange *x)
         struct refusal why = {.id = REFUSAL_NO_CREDENTIALS,
                               .authenticate = policy_challenge(x->server->admission.policy)};
         refuse(c, &why);
+        return;
+    }
+    if (!has_quotas(&x->server->conf->policy)) { /* nobody is to be asked */
+        write_usage(x, NULL, 0);
         return;
     }
     a->park = PARK_USAGE;

@@ -1650,6 +1650,8 @@ static void on_alarm(struct exchange *x, int64_t now)
             break;
         }
         due = due_ms(x);
+        if (due == INT64_MAX)
+            break; /* what it was set for is over: it has got its place */
         if (due > now)
             set_alarm(x, due);
         else if (x->state == X_RECEIVING)

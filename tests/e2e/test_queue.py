@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import APPS, PATIENCE, PYTHON, SANITIZED, Starter, wait_for, weir_command
@@ -75,6 +76,29 @@ def test_the_queue_has_a_bound_and_first_come_is_first_served(queued: Queued) ->
     assert queued.started()[1:] == ["0", "1", "2"]
     queued.send(more, "id=more", "user9")  # the connection is as good as before
     assert more.response().status == 200
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_users_see_where_their_own_requests_wait(queued: Queued, workers: int) -> None:
+    server = queued.serve("- {match: POST /ai/*, name: ai, concurrency: 1, queue: 10}", workers=workers)
+    [busy] = queued.held()
+
+    def waiting(user: str) -> list[dict[str, Any]]:
+        [route] = server.get("/-/usage", f"Authorization: Bearer {user}").json()["routes"]
+        assert route["route"] == "ai" and set(route) == {"route", "waiting"}
+        return route["waiting"]
+
+    assert waiting("ann") == waiting("holder") == []
+    for i, user in enumerate(("ann", "bob", "ann")):
+        queued.send(c := queued.client(), f"id={i}", user)
+        busy_others = [busy, c] if not i else [*busy_others, c]
+        wait_for(lambda: len(waiting(user)) == (2 if i == 2 else 1), what="it waits")
+    assert [w["position"] for w in waiting("ann")] in ([1, 3], [2, 3])
+    assert len(waiting("bob")) == 1 and waiting("carol") == []
+    assert server.get("/-/usage").status == 401
+    queued.go("held")
+    assert [c.response().status for c in busy_others] == [200] * 4
+    wait_for(lambda: not waiting("ann"), what="nothing waits")
 
 
 def test_without_a_queue_what_finds_no_place_is_refused(queued: Queued) -> None:

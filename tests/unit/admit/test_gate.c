@@ -559,6 +559,31 @@ static void one_place_in_the_queue_is_anybodys(void **state)
     bench_free(&b);
 }
 
+static void user_is_told_where_his_own_stand(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(2, 100);
+    struct gate_place places[3];
+    uint32_t run[2];
+    for (unsigned i = 0; i < 2; i++)
+        run[i] = ticket_of(&b, 9, 100 + i, 0, GATE_ENTERED);
+    assert_int_equal(gates_places(b.g, b.route, 1, places, countof(places)), 0);
+    for (unsigned i = 0; i < 4; i++)
+        (void)ticket_of(&b, 1, 1 + i, 0, GATE_QUEUED);
+    for (unsigned i = 0; i < 2; i++)
+        (void)ticket_of(&b, 2, 11 + i, 0, GATE_QUEUED);
+    assert_int_equal(gates_places(b.g, b.route, 2, places, countof(places)), 2);
+    assert_int_equal(places[0].position, 2); /* at most one of each other flow before it */
+    assert_int_equal(places[1].position, 4);
+    assert_int_equal(places[1].expected_ns, 0);
+    assert_int_equal(gates_places(b.g, b.route, 1, places, countof(places)), 3); /* no more room */
+    assert_int_equal(places[2].position, 5);
+    leave(&b, run[0], 4 * SECOND);
+    assert_int_equal(gates_places(b.g, b.route, 2, places, countof(places)), 2);
+    assert_int_equal(places[1].expected_ns, places[1].position * (4 * SECOND) / 2);
+    bench_free(&b);
+}
+
 static void equal_users_have_equal_shares(void **state)
 {
     (void)state;
@@ -1103,6 +1128,7 @@ int main(void)
         cmocka_unit_test(flows_with_most_waiting_are_told),
         cmocka_unit_test(greedy_user_leaves_room_for_others),
         cmocka_unit_test(one_place_in_the_queue_is_anybodys),
+        cmocka_unit_test(user_is_told_where_his_own_stand),
         cmocka_unit_test(equal_users_have_equal_shares),
         cmocka_unit_test(shares_are_as_the_weights_say),
         cmocka_unit_test(greedy_user_does_not_delay_others),
