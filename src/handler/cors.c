@@ -79,7 +79,7 @@ static bool is_any(const struct policy_cors *p)
 
 /* ---- answers ---- */
 
-static inline char *put(char *to, struct slice s)
+static char *put(char *to, struct slice s)
 {
     memcpy(to, s.p, s.n);
     return to + s.n;

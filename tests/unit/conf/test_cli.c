@@ -189,9 +189,10 @@ static void help_fits_a_screen_and_names_options_that_exist(void **state)
     for (char *line = strtok(s->out, "\n"); line; line = strtok(NULL, "\n"), lines++) {
         assert_true(strlen(line) <= 80);
         for (char *option = strstr(line, "--"); option; option = strstr(option + 2, "--")) {
-            char name[64];
+            char name[64] = "";
             size_t n = strspn(option + 2, "abcdefghijklmnopqrstuvwxyz-");
-            snprintf(name, sizeof name, "%.*s", (int)n, option + 2);
+            assert_true(n < sizeof name);
+            memcpy(name, option + 2, n);
             if (!conf_row_find(name) && strcmp(name, "help") && strcmp(name, "help-all") &&
                 strcmp(name, "version") && strcmp(name, "check-config") &&
                 strcmp(name, "print-config"))
