@@ -42,11 +42,13 @@ def test_what_others_have_closed_is_filled_up_again(weir: Starter) -> None:
     clients = [server.client() for _ in range(40)]
     owner = {c: pid_of(c) for c in clients}
     emptied = server.worker_pids()[0]
-    for c in clients:
-        if owner[c] == emptied:
-            c.close()
+    kept, *closed = (c for c in clients if owner[c] == emptied)
+    for c in closed:
+        c.close()
+    for _ in range(2):  # by then the worker has seen them close
+        assert pid_of(kept) == emptied
     shares = Counter(pid_of(server.client()) for _ in range(16))
-    assert shares[emptied] >= 15, shares
+    assert shares[emptied] >= 14, shares
 
 
 def occupy(server: Server, ms: int) -> Client:

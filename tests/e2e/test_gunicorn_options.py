@@ -330,11 +330,11 @@ def test_reload_starts_again_when_a_file_changes(gunicorn):
     first = s.worker_pid
     changed = gunicorn.folder / "site_app.py"
     changed.write_text(changed.read_text().replace("one", "two"))
-    wait_for(lambda: s.get("/").text == "two")
+    wait_for(lambda: s.get("/").text == "two" and s.worker_pids() != [first] and len(s.worker_pids()) == 1)
     second = s.worker_pid
     assert second != first
     (gunicorn.folder / "data.txt").write_text("y")
-    wait_for(lambda: s.get("/").status == 200 and s.worker_pid != second)
+    wait_for(lambda: s.get("/").status == 200 and second not in s.worker_pids())
 
 
 # ---- TLS ----
