@@ -81,8 +81,8 @@ static int write_beside(const char *path, pid_t pid, char *out, size_t n, struct
     return err_set(e, "pid-file: cannot write %s: %s", path, strerror(failed));
 }
 
-/* Put the file `beside` at `path`, unless that names another living process. */
-static int move_there(const char *beside, const char *path, pid_t pid, struct err *e)
+/* Put the file `beside` at `path`, unless that names another living process than `gone`. */
+static int move_there(const char *beside, const char *path, pid_t pid, pid_t gone, struct err *e)
 {
     for (int i = 0; i < TRIES; i++) {
         /* Of two that start at once one makes the link, the other sees it. */
@@ -93,7 +93,7 @@ static int move_there(const char *beside, const char *path, pid_t pid, struct er
         if (errno != EEXIST) /* a file system without hard links */
             break;
         pid_t other = read_number(path);
-        if (other > 0 && other != pid && pid_file_alive(other))
+        if (other > 0 && other != pid && other != gone && pid_file_alive(other))
             return already(e, path, other);
         if (other < 0 && other != -ENOENT)
             return err_set(e, "pid-file: cannot read %s: %s", path, strerror(-other));
@@ -112,12 +112,12 @@ static int move_there(const char *beside, const char *path, pid_t pid, struct er
     return 0;
 }
 
-static int put(const char *path, pid_t pid, struct err *e)
+static int put(const char *path, pid_t pid, pid_t gone, struct err *e)
 {
     char beside[4200];
     if (write_beside(path, pid, beside, sizeof beside, e))
         return -1;
-    if (move_there(beside, path, pid, e)) {
+    if (move_there(beside, path, pid, gone, e)) {
         unlink(beside);
         return -1;
     }
@@ -148,7 +148,7 @@ int pid_file_make(struct pid_file *f, const char *path, const char *suffix, stru
         free(full);
         return -1;
     }
-    if (put(full, f->pid, e)) {
+    if (put(full, f->pid, 0, e)) {
         free(full);
         return -1;
     }
@@ -156,14 +156,14 @@ int pid_file_make(struct pid_file *f, const char *path, const char *suffix, stru
     return 0;
 }
 
-int pid_file_rename(struct pid_file *f, const char *path, struct err *e)
+int pid_file_rename(struct pid_file *f, const char *path, pid_t gone, struct err *e)
 {
     if (!f->path)
         return 0;
     char *full = absolute(path, "");
     if (!full)
         return err_set(e, "pid-file: cannot write %s: %s", path, strerror(errno));
-    if (put(full, f->pid, e)) {
+    if (put(full, f->pid, gone, e)) {
         free(full);
         return -1;
     }

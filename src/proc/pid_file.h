@@ -32,8 +32,10 @@ struct pid_file {
 WEIR_MUST_USE int pid_file_make(struct pid_file *f, const char *path, const char *suffix,
                                 struct err *e);
 
-/* Take over `path`: the file appears there and the old name goes. The old one stays if it fails. */
-WEIR_MUST_USE int pid_file_rename(struct pid_file *f, const char *path, struct err *e);
+/* Take over `path`: the file appears there and the old name goes. The old one stays if it fails.
+ * `gone`: a process that the caller knows to have ended, 0 for none. Its orphans hear of its end a
+ * moment before its number says so. */
+WEIR_MUST_USE int pid_file_rename(struct pid_file *f, const char *path, pid_t gone, struct err *e);
 
 /* Does a process with this number run? One that has ended and was not waited for does not. */
 bool pid_file_alive(pid_t pid);

@@ -61,7 +61,7 @@ int process_reload(struct process *p, const struct conf *c, struct err *e)
     const char *suffix = p->upgrade.old_pid ? ".2" : "";
     if (!*c->pid_file)
         pid_file_drop(&p->pid_file);
-    else if (p->pid_file.path && !*suffix ? pid_file_rename(&p->pid_file, c->pid_file, e)
+    else if (p->pid_file.path && !*suffix ? pid_file_rename(&p->pid_file, c->pid_file, 0, e)
              : !p->pid_file.path          ? pid_file_make(&p->pid_file, c->pid_file, suffix, e)
                                           : 0)
         return -1;
@@ -123,8 +123,9 @@ bool process_main(struct process *p, const struct conf *c, unsigned workers)
         return false;
     log_line(LOG_INFO, 0, "the supervisor %d has ended; this one (%d) is the main one now",
              (int)p->upgrade.old_pid, (int)getpid());
+    pid_t gone = p->upgrade.old_pid;
     p->upgrade.old_pid = 0;
-    if (*c->pid_file && pid_file_rename(&p->pid_file, c->pid_file, &e))
+    if (*c->pid_file && pid_file_rename(&p->pid_file, c->pid_file, gone, &e))
         log_line(LOG_ERROR, 0, "%s", e.text);
     notify_release(&p->notify);
     if (workers || !p->supervises)

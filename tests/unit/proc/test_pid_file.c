@@ -197,15 +197,28 @@ static void an_upgrade_has_two_files_and_ends_with_one(void **state)
     put(text);
     assert_int_equal(pid_file_make(&file, path, ".2", &e), 0);
     assert_int_equal(number_in(second), getpid());
-    assert_int_equal(pid_file_rename(&file, path, &e), -1);
+    assert_int_equal(pid_file_rename(&file, path, 0, &e), -1);
     assert_text_in(e.text, "already running");
     assert_int_equal(number_in(second), getpid());
     finish(old);
-    assert_int_equal(pid_file_rename(&file, path, &e), 0);
+    assert_int_equal(pid_file_rename(&file, path, 0, &e), 0);
     assert_int_equal(number_in(path), getpid());
     assert_int_equal(number_in(second), -1);
     pid_file_drop(&file);
     assert_int_equal(files_in_folder(), 0);
+}
+
+static void who_knows_that_the_other_has_ended_need_not_wait_for_its_number(void **state)
+{
+    (void)state;
+    char text[32];
+    pid_t old = neighbour(); /* lives: as one that is on its way out still seems to */
+    snprintf(text, sizeof text, "%d\n", old);
+    put(text);
+    assert_int_equal(pid_file_make(&file, path, ".2", &e), 0);
+    assert_int_equal(pid_file_rename(&file, path, old, &e), 0);
+    assert_int_equal(number_in(path), getpid());
+    finish(old);
 }
 
 static void a_relative_path_stays_where_it_was(void **state)
@@ -275,6 +288,7 @@ int main(void)
         T(a_file_that_another_has_taken_over_stays),
         T(a_fork_does_not_remove_it),
         T(an_upgrade_has_two_files_and_ends_with_one),
+        T(who_knows_that_the_other_has_ended_need_not_wait_for_its_number),
         T(a_relative_path_stays_where_it_was),
         T(of_several_that_start_at_once_one_wins),
     };
