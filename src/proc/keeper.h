@@ -31,13 +31,25 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/slice.h"
-#include "conf/policy.h"
+#include "conf/conf.h"
+#include "obs/telemetry.h"
 #include "store/keeper_door.h"
 
 struct keeper_jwks {
     unsigned identifier; /* index in conf_policy.identifiers */
     const char *url;     /* https://…, or http://… of a loopback address */
 };
+
+/* Where server spans go: those that workers put into the rings of `telemetry` (obs/telemetry.h) are sent in
+ * batches, and dropped and counted where the collector does not take them. */
+struct keeper_otlp {
+    const char *endpoint;            /* URL; "" = nowhere */
+    const struct conf_list *headers; /* "NAME=VALUE"; NULL = none */
+    const char *service;
+    struct telemetry *telemetry;
+};
+
+struct uv_loop_s;
 
 struct keeper_config {
     const struct keeper_door *door;
@@ -56,6 +68,12 @@ struct keeper_config {
     void (*log)(enum log_level level, const char *text);
     void (*reopen)(void);   /* USR1, with `process`: open the logs again; NULL: nothing */
     int64_t (*now_s)(void); /* wall clock; NULL: the real one */
+    /* More that lives on its loop: the admin listener. begin before the first turn (-1 and a
+     * sentence: the keeper goes on without it, and logs that), end when it stops. NULL: nothing. */
+    int (*begin)(void *host, struct uv_loop_s *loop, struct err *e);
+    void (*end)(void *host);
+    void *host;
+    struct keeper_otlp otlp;
 };
 
 /* Does anything in it need a keeper: a quota, or a key set with a URL? NULL: no. */
