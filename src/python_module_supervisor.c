@@ -425,6 +425,8 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
     o->shared = shared_new(o->supervisor->board->n_slots);
     if (!o->shared)
         err_set(&e, "out of memory");
+    else
+        o->shared->board = o->supervisor->board;
     if (!o->shared || shared_need(o->shared, &o->config->conf, &e) ||
         python_keeper_prepare(o, o->config, &o->seat, &e)) {
         supervisor_free(&o->supervisor);

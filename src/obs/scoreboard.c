@@ -3,6 +3,34 @@
 
 #include <sys/mman.h>
 
+const char *worker_state_word(enum worker_state s)
+{
+    static const char *const words[] = {"none", "booting", "ready", "draining", "dead"};
+    return words[s <= WORKER_DEAD ? s : WORKER_NONE];
+}
+
+const char *recycle_word(enum recycle_reason r)
+{
+    static const char *const words[] = {
+        "none",
+#define RECYCLE_REASON(id, word, text) word,
+#include "obs/recycle_reasons.def"
+#undef RECYCLE_REASON
+    };
+    return words[r < RECYCLE_REASONS ? r : RECYCLE_NONE];
+}
+
+const char *recycle_text(enum recycle_reason r)
+{
+    static const char *const texts[] = {
+        "it asks for it",
+#define RECYCLE_REASON(id, word, text) text,
+#include "obs/recycle_reasons.def"
+#undef RECYCLE_REASON
+    };
+    return texts[r < RECYCLE_REASONS ? r : RECYCLE_NONE];
+}
+
 static size_t bytes_of(unsigned n_slots)
 {
     return sizeof(struct scoreboard) + n_slots * sizeof(struct scoreboard_slot);

@@ -28,27 +28,35 @@ enum worker_state {
     WORKER_DEAD,     /* ended; the supervisor has not yet cleared the slot */
 };
 
-/* Why a worker asks to be replaced (also the words of the log). */
+/* "ready", …; "none". */
+const char *worker_state_word(enum worker_state s);
+
+/* Why a worker is to be replaced. */
 enum recycle_reason {
     RECYCLE_NONE = 0,
-    RECYCLE_MAX_REQUESTS,
-    RECYCLE_MAX_RSS,
-    RECYCLE_MAX_LIFETIME,
-    RECYCLE_STUCK,  /* a thread has not come back long after its request was answered with 504 */
-    RECYCLE_RELOAD, /* a file of the application changed (--reload) */
+#define RECYCLE_REASON(id, word, text) RECYCLE_##id,
+#include "obs/recycle_reasons.def"
+#undef RECYCLE_REASON
+    RECYCLE_REASONS
 };
+/* "max_rss", …, "none" for metrics and status; "max-rss", … for the log. */
+const char *recycle_word(enum recycle_reason r);
+const char *recycle_text(enum recycle_reason r);
 
 struct scoreboard_slot {
     _Atomic int32_t pid;   /* 0 = free; supervisor */
     _Atomic int32_t state; /* enum worker_state; worker, and the supervisor at birth and death */
     _Atomic uint32_t generation; /* counts the processes that had this slot; supervisor */
-    _Atomic uint32_t age;     /* number of the worker since the start, as Gunicorn's worker.age */
-    _Atomic int64_t born_ns;  /* monotonic; supervisor */
-    _Atomic int64_t beat_ns;  /* monotonic; the loop's sign of life; worker */
-    _Atomic int32_t recycle;  /* enum recycle_reason the worker asks for; worker */
-    _Atomic uint32_t places;  /* most requests inside the application at once; worker */
-    _Atomic uint32_t busy;    /* requests inside the application, or about to be; worker */
-    _Atomic uint32_t stuck;   /* of busy: answered with 504, and the thread has not come back; worker */
+    _Atomic uint32_t age;    /* number of the worker since the start, as Gunicorn's worker.age */
+    _Atomic int64_t born_ns; /* monotonic; supervisor */
+    _Atomic int64_t beat_ns; /* monotonic; the loop's sign of life; worker */
+    _Atomic int32_t recycle; /* enum recycle_reason; worker, or the admin listener */
+    _Atomic int32_t
+        held; /* 1: takes no new connections; admin listener, and the supervisor at birth */
+    _Atomic uint32_t places; /* most requests inside the application at once; worker */
+    _Atomic uint32_t busy;   /* requests inside the application, or about to be; worker */
+    _Atomic uint32_t
+        stuck; /* of busy: answered with 504, and the thread has not come back; worker */
     _Atomic uint32_t waiting; /* requests that wait for a place; worker */
     _Atomic uint32_t open;    /* connections; worker */
     struct counters counters; /* worker; kept when the slot passes to the next process */
@@ -60,10 +68,14 @@ struct scoreboard {
     uint32_t n_slots;
     _Atomic int32_t stopping;   /* the whole server stops: nobody takes connections over */
     _Atomic int32_t supervisor; /* its pid */
-    _Atomic int32_t neighbour;  /* another supervisor (a binary upgrade) that serves the same sockets and takes
-                                 * connections over: its pid; 0: none */
-    _Atomic uint32_t top;       /* all slots in use are below this one; supervisor */
-    _Atomic int32_t boot_told;  /* a worker has said why it cannot start: the others need not */
+    _Atomic int32_t neighbour; /* another supervisor (a binary upgrade) that serves the same sockets
+                                * and takes connections over: its pid; 0: none */
+    _Atomic uint32_t top;      /* all slots in use are below this one; supervisor */
+    _Atomic int32_t boot_told; /* a worker has said why it cannot start: the others need not */
+    _Atomic uint64_t started;  /* workers that were started; supervisor */
+    _Atomic uint64_t crashed;  /* of them: ended by themselves without being told to; supervisor */
+    _Atomic uint64_t recycled[RECYCLE_REASONS]; /* replaced, by the reason; supervisor */
+    _Atomic uint64_t reloads;                   /* that came about; supervisor */
     struct scoreboard_slot slots[];
 };
 

@@ -12,25 +12,6 @@
 
 /* ---- what a worker tells ---- */
 
-static const char *reason_text(int32_t why)
-{
-    switch ((enum recycle_reason)why) {
-    case RECYCLE_MAX_REQUESTS:
-        return "max-requests";
-    case RECYCLE_MAX_RSS:
-        return "max-rss";
-    case RECYCLE_MAX_LIFETIME:
-        return "max-lifetime";
-    case RECYCLE_STUCK:
-        return "a request does not come back";
-    case RECYCLE_RELOAD:
-        return "a file has changed";
-    case RECYCLE_NONE:
-        break;
-    }
-    return "it asks for it";
-}
-
 static void look_at_slot(struct supervisor *s, struct child *c)
 {
     struct scoreboard_slot *slot = child_slot(s, c);
@@ -49,7 +30,10 @@ static void look_at_slot(struct supervisor *s, struct child *c)
     if (why != RECYCLE_NONE && !c->asks) {
         c->asks = true;
         c->stuck = why == RECYCLE_STUCK;
-        log_flood(LOG_INFO, 0, "replacing worker %d: %s", (int)c->pid, reason_text(why));
+        log_flood(LOG_INFO, 0, "replacing worker %d: %s", (int)c->pid,
+                  recycle_text((enum recycle_reason)why));
+        if (why > RECYCLE_NONE && why < RECYCLE_REASONS)
+            atomic_fetch_add(&s->board->recycled[why], 1);
     }
     /* Somebody has sent it TERM: it will not come back, so another one can begin. */
     if (state == WORKER_DRAINING) {
@@ -134,6 +118,7 @@ static void crashed(struct supervisor *s, const struct child *c, int status)
     else
         wait_ms =
             supervisor_wait(s, CRASH_WAIT_MS, killed ? KILLED_WAIT_MS_MAX : CRASH_WAIT_MS_MAX);
+    atomic_fetch_add(&s->board->crashed, 1);
     bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     enum log_level level = well ? LOG_INFO : LOG_ERROR;
     if (wait_ms)

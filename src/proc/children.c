@@ -85,6 +85,7 @@ void child_retire(struct child *c)
 static void slot_clear(struct scoreboard_slot *slot)
 {
     atomic_store(&slot->recycle, RECYCLE_NONE);
+    atomic_store(&slot->held, 0);
     atomic_store(&slot->beat_ns, 0);
     atomic_store(&slot->places, 0);
     atomic_store(&slot->busy, 0);
@@ -148,6 +149,7 @@ static struct child *child_new(struct supervisor *s, uint32_t generation)
     atomic_store(&shared->age, c->age);
     atomic_store(&shared->born_ns, c->begun_ns);
     atomic_store(&shared->state, WORKER_BOOTING);
+    atomic_fetch_add(&s->board->started, 1);
     s->children[slot] = c;
     s->n_children++;
     if (s->top <= slot)

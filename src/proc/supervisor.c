@@ -91,6 +91,7 @@ void supervisor_reloaded(struct supervisor *s, bool ok)
 {
     if (ok) {
         s->serving = s->generation;
+        atomic_fetch_add(&s->board->reloads, 1);
     } else {
         s->generation = s->serving;
         s->set = s->last;

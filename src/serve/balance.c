@@ -39,6 +39,11 @@ static unsigned slots_of(const struct balance *b)
     return top < b->board->n_slots ? top : b->board->n_slots;
 }
 
+static bool is_held(const struct scoreboard_slot *s)
+{
+    return atomic_load_explicit(&s->held, memory_order_relaxed) != 0;
+}
+
 static bool has_place(const struct scoreboard_slot *s)
 {
     return (uint64_t)get(&s->busy) + get(&s->waiting) < get(&s->places);
@@ -49,7 +54,8 @@ static bool listens(struct balance *b, unsigned slot)
 {
     const struct scoreboard_slot *s = &b->board->slots[slot];
     struct balance_deaf *d = &b->deaf[slot];
-    if (slot == b->own || atomic_load_explicit(&s->state, memory_order_relaxed) != WORKER_READY)
+    if (slot == b->own || is_held(s) ||
+        atomic_load_explicit(&s->state, memory_order_relaxed) != WORKER_READY)
         return false;
     if (!d->beat_ns)
         return true;
@@ -87,6 +93,10 @@ unsigned balance_hold(struct balance *b, unsigned held_ms)
 {
     const struct scoreboard_slot *own = &b->board->slots[b->own];
     bool own_place = has_place(own);
+    /* As long as another one listens at all. */
+    for (unsigned i = 0, n = slots_of(b); is_held(own) && i < n; i++)
+        if (listens(b, i))
+            return PAUSE_MS_MAX;
     /* Nothing could run here before the replacement is there: let it wait in the kernel, for that one. */
     if (!own_place && atomic_load_explicit(&own->recycle, memory_order_relaxed) == RECYCLE_STUCK)
         return PAUSE_MS_MAX;

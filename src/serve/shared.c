@@ -37,6 +37,9 @@ void shared_free(struct shared **sp)
     gates_free(&s->parts.gates);
     keybox_free(&s->parts.keys);
     close_wakes(s);
+    telemetry_free(&s->telemetry);
+    if (s->own_board)
+        scoreboard_free(&s->board);
     free(s);
 }
 
@@ -86,6 +89,24 @@ static bool needs_keys(const struct conf_policy *p)
     return false;
 }
 
+/* Somebody may look: the listener of the administrator, or a collector of spans. */
+static int need_telemetry(struct shared *s, const struct conf *conf, struct err *e)
+{
+    if (!*conf->admin && !*conf->otlp_endpoint)
+        return 0;
+    if (!s->board) {
+        s->board = scoreboard_new(s->n_slots);
+        s->own_board = true;
+    }
+    if (!s->telemetry)
+        s->telemetry = telemetry_new(s->n_slots, true);
+    if (!s->board || !s->telemetry)
+        return err_set(e, "no memory for what the admin listener shows");
+    for (unsigned i = 0; i < conf->policy.n_routes; i++)
+        (void)telemetry_route(s->telemetry, conf->policy.routes[i].name);
+    return 0;
+}
+
 int shared_need(struct shared *s, const struct conf *conf, struct err *e)
 {
     const struct conf_policy *p = &conf->policy;
@@ -110,7 +131,7 @@ int shared_need(struct shared *s, const struct conf *conf, struct err *e)
         if (!s->parts.keys)
             return err_set(e, "no memory for the keys of tokens");
     }
-    return 0;
+    return need_telemetry(s, conf, e);
 }
 
 void shared_wake(const struct shared *s, const struct gate_wakes *wakes)

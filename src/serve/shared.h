@@ -1,6 +1,6 @@
 /*
  * shared: what all processes of a server have together for admission: rates, gates, keys, and the
- * descriptors by which they wake each other.
+ * descriptors by which they wake each other; and where they say what they do, for who looks.
  *
  * Each part is made when a configuration first needs it, before the fork of the processes that use
  * it, and stays for the life of the server: a reload loses no count and no place in a queue.
@@ -15,6 +15,8 @@
 #include "admit/keybox.h"
 #include "admit/policy.h"
 #include "conf/conf.h"
+#include "obs/scoreboard.h"
+#include "obs/telemetry.h"
 #include "store/keeper_door.h"
 
 struct shared {
@@ -23,6 +25,10 @@ struct shared {
     unsigned n_slots;
     uint32_t rate_keys;             /* the size that parts.rates was made with */
     const struct keeper_door *door; /* lent; where the keeper is asked; NULL: nobody is */
+    struct telemetry *telemetry;    /* owned; n_slots; NULL: nobody looks */
+    struct scoreboard *board;       /* of the supervisor, lent; or, with own_board, owned: where one
+                                     * process serves alone and somebody looks. NULL: not known yet */
+    bool own_board;
 };
 
 /* n_slots: of the scoreboard; 1 where a process serves alone. NULL: no memory. */
