@@ -1,6 +1,8 @@
 /* telemetry: see the header. */
 #include "obs/telemetry.h"
 
+#include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,10 +71,10 @@ static void add(_Atomic uint64_t *c, uint64_t n)
                           memory_order_relaxed);
 }
 
+/* A thread of the application may be counting, too. */
 static void add32(_Atomic uint32_t *c, int n)
 {
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + (uint32_t)n,
-                          memory_order_relaxed);
+    atomic_fetch_add_explicit(c, (uint32_t)n, memory_order_relaxed);
 }
 
 void telemetry_observe(struct telemetry_hist *h, int64_t ns)
@@ -293,13 +295,30 @@ struct flight *flight_begin(struct telemetry *t, unsigned slot, int64_t now_ns)
     return f;
 }
 
+/* Whoever runs it says so by `thread`, and leaves the rest to the owner. */
+static enum flight_state state_of(const struct flight *f)
+{
+    bool runs = f->state == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire);
+    return runs ? FLIGHT_APPLICATION : (enum flight_state)f->state;
+}
+
+void flight_run(struct telemetry_worker *w, struct flight *f, int32_t thread, int64_t now_ns)
+{
+    __atomic_store_n(&f->at_ns[FLIGHT_APPLICATION], now_ns, __ATOMIC_RELAXED);
+    atomic_store_explicit(&f->thread, thread, memory_order_release);
+    add32(&w->states[FLIGHT_READY], -1);
+    add32(&w->states[FLIGHT_APPLICATION], 1);
+}
+
 void flight_enter(struct telemetry_worker *w, struct flight *f, enum flight_state s, int64_t now_ns)
 {
-    add32(&w->states[f->state], -1);
+    add32(&w->states[state_of(f)], -1);
     add32(&w->states[s], 1);
     flight_edit(f);
     f->state = (uint8_t)s;
     f->at_ns[s] = now_ns;
+    if (s == FLIGHT_WRITING)
+        atomic_store_explicit(&f->thread, 0, memory_order_relaxed);
     flight_edited(f);
 }
 
@@ -404,24 +423,33 @@ static void count_times(struct telemetry_route *r, const struct flight *f)
         telemetry_observe(&r->write, end - at[FLIGHT_WRITING]);
 }
 
-void flight_end(struct telemetry *t, unsigned slot, struct flight *f, unsigned keep_what,
-                int64_t now_ns)
+void flight_finish(struct telemetry *t, struct flight *f, unsigned keep_what, int64_t now_ns)
 {
-    struct telemetry_worker *w = telemetry_slot(t, slot);
+    struct telemetry_worker *w = telemetry_slot(t, f->slot);
     struct telemetry_route *r = &w->routes[f->route < TELEMETRY_ROUTES_MAX ? f->route : 0];
+    uint8_t state = f->state;
     add(&r->statuses[telemetry_status_index(f->status)], 1);
     if (f->refusal)
         add(&r->refused[(f->refusal - 1u) % TELEMETRY_REFUSALS], 1);
+    flight_edit(f);
     f->at_ns[FLIGHT_NONE] = now_ns;
     count_times(r, f);
-    add32(&w->in_flight, -1);
-    add32(&w->states[f->state], -1);
-    flight_edit(f);
     f->state = FLIGHT_NONE;
     keep(t, w, f, keep_what);
+    f->state = state;
+    flight_edited(f);
+}
+
+void flight_free(struct telemetry *t, struct flight *f)
+{
+    struct telemetry_worker *w = telemetry_slot(t, f->slot);
+    add32(&w->in_flight, -1);
+    add32(&w->states[state_of(f)], -1);
+    flight_edit(f);
+    f->state = FLIGHT_NONE;
     f->next = w->free_first;
     flight_edited(f);
-    w->free_first = (uint32_t)(f - telemetry_flights(t, slot)) + 1;
+    w->free_first = (uint32_t)(f - telemetry_flights(t, f->slot)) + 1;
 }
 
 void telemetry_adopt(struct telemetry *t, unsigned slot)
@@ -438,12 +466,10 @@ void telemetry_adopt(struct telemetry *t, unsigned slot)
         if (!whole)
             atomic_store_explicit(&f->seq, seq + 1, memory_order_relaxed);
         if (whole && f->state != FLIGHT_NONE) {
-            bool ran = f->state == FLIGHT_APPLICATION || f->state == FLIGHT_LATE;
+            bool ran = state_of(f) == FLIGHT_APPLICATION;
             f->at_ns[FLIGHT_NONE] = now_ns;
-            flight_edit(f);
             f->state = FLIGHT_NONE;
             f->status = 0;
-            flight_edited(f);
             if (ran)
                 keep(t, w, f, KEEP_FAILED);
         }
@@ -457,16 +483,29 @@ void telemetry_adopt(struct telemetry *t, unsigned slot)
 
 /* ---- readers ---- */
 
+/* The bytes may change meanwhile: then the copy is thrown away. A thread sanitizer cannot know
+ * that. */
+__attribute__((no_sanitize("thread"))) static void copy_bytes(struct flight *to,
+                                                              const struct flight *from)
+{
+    static_assert(sizeof *to % sizeof(uint64_t) == 0, "copied by words");
+    uint64_t *out = (void *)to;
+    const volatile uint64_t *in = (const void *)from;
+    for (size_t i = 0; i < sizeof *to / sizeof *out; i++)
+        out[i] = in[i];
+}
+
 static bool copy(struct flight *to, const struct flight *from)
 {
     for (unsigned i = 0; i < COPY_TRIES; i++) {
         uint32_t seq = atomic_load_explicit(&from->seq, memory_order_acquire);
         if (seq & 1)
             continue;
-        memcpy((void *)to, (const void *)from, sizeof *to);
+        copy_bytes(to, from);
         atomic_thread_fence(memory_order_acquire);
         if (atomic_load_explicit(&from->seq, memory_order_relaxed) != seq)
             continue;
+        to->state = (uint8_t)state_of(to);
         to->method[sizeof to->method - 1] = to->path[sizeof to->path - 1] = '\0';
         to->user[sizeof to->user - 1] = to->address[sizeof to->address - 1] = '\0';
         to->request_id[sizeof to->request_id - 1] = '\0';

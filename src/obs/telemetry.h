@@ -201,17 +201,21 @@ struct flight *flight_begin(struct telemetry *t, unsigned slot, int64_t now_ns);
 /* Write to a record between these two. */
 void flight_edit(struct flight *f);
 void flight_edited(struct flight *f);
-/* Enter a state; also `edited` by itself. */
+/* The thread that runs it, when it begins: READY becomes APPLICATION. Any thread, while the owner
+ * leaves the record alone but for LATE. */
+void flight_run(struct telemetry_worker *w, struct flight *f, int32_t thread, int64_t now_ns);
+/* Enter a state; also `edited` by itself. A thread is told no more when it is over (WRITING). */
 void flight_enter(struct telemetry_worker *w, struct flight *f, enum flight_state s,
                   int64_t now_ns);
 
 /* What of a finished request is to be kept. */
 enum flight_keep { KEEP_FAILED = 1, KEEP_REFUSED = 2, KEEP_SPAN = 4 };
-/* It is over: status, refusal, cut, bytes are filled in. Counts it into its route, keeps copies,
- * frees the record. A request is offered to the slowest of its minute in any case but KEEP_REFUSED.
- */
-void flight_end(struct telemetry *t, unsigned slot, struct flight *f, unsigned keep,
-                int64_t now_ns);
+/* It is answered, or never will be: status, refusal, cut, bytes are filled in. Counts it into its
+ * route and keeps copies. A request is offered to the slowest of its minute in any case but
+ * KEEP_REFUSED. Once a record; flight_free follows, now or when its thread is back. */
+void flight_finish(struct telemetry *t, struct flight *f, unsigned keep, int64_t now_ns);
+/* The record is free. */
+void flight_free(struct telemetry *t, struct flight *f);
 
 /* ---- readers ---- */
 
