@@ -410,6 +410,7 @@ bool policy_admit(struct policy *p, struct admission *a, const struct req *req,
     if (!r->said->dry_run)
         return false;
     told_dry(a, why);
+    a->dry = why->id + 1u;
     return true;
 }
 

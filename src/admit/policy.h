@@ -46,6 +46,7 @@ struct admission {
     struct slice fields;          /* RateLimit … lines for the answer */
     struct rates_ask *spent;      /* for policy_refund */
     unsigned n_spent;
+    unsigned dry; /* 1 + enum refusal_id of the rate that dry_run has let pass; 0: none */
 };
 
 /* The clocks, read once a request. */

@@ -247,13 +247,14 @@ static enum admission_next refused(struct exchange *x, const struct refusal *why
 }
 
 /* `dry_run`: only say so. */
-static bool is_dry(const struct exchange *x, const struct refusal *why)
+static bool is_dry(struct exchange *x, const struct refusal *why)
 {
     const struct policy_route *r = x->admitted.found.route;
     if (!r->dry_run)
         return false;
     log_flood(LOG_INFO, x->call.id, "dry run: %s would have refused a request with %d: %s", r->name,
               refusal_status(why->id), refusal_word(why->id));
+    flights_dry_run(x, why->id);
     return true;
 }
 

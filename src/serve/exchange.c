@@ -168,6 +168,7 @@ static void recycle(struct exchange *x)
     list_del(&x->all);
     list_del(&x->slow);
     heap_del(&s->alarms, &x->alarm);
+    flights_end(x);
     if (s->admission.policy)
         admission_end(x, atomic_load_explicit(&x->begun_ms, memory_order_acquire) != 0);
     if (x->budget)
@@ -200,7 +201,7 @@ static void recycle(struct exchange *x)
     atomic_store_explicit(&x->hinted, false, memory_order_relaxed);
     atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
     x->late = LATE_NOT;
-    x->deadline_ms = 0;
+    x->deadline_ms = x->slow_ms = 0;
     x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
@@ -434,11 +435,15 @@ static int64_t deadline_of(const struct exchange *x)
 /* The head is complete. A request that another worker hands over begins anew here. */
 static void start_deadline(struct exchange *x)
 {
-    int64_t allowed_ms = deadline_of(x);
-    if (!allowed_ms)
-        return;
-    x->deadline_ms = (int64_t)x->received_ms + allowed_ms;
-    set_alarm(x, x->deadline_ms);
+    int64_t allowed_ms = deadline_of(x), slow_ms = x->server->conf->slow_request;
+    if (allowed_ms)
+        x->deadline_ms = (int64_t)x->received_ms + allowed_ms;
+    if (slow_ms)
+        x->slow_ms = (int64_t)x->received_ms + slow_ms;
+    if (allowed_ms && (!slow_ms || allowed_ms < slow_ms))
+        set_alarm(x, x->deadline_ms);
+    else if (slow_ms)
+        set_alarm(x, x->slow_ms);
 }
 
 /* Loop time at which its time is over, as far as can be said now; INT64_MAX: never. With run-timeout the
@@ -446,6 +451,8 @@ static void start_deadline(struct exchange *x)
 static int64_t due_ms(const struct exchange *x)
 {
     int64_t due = x->deadline_ms ? x->deadline_ms : INT64_MAX, limit = x->server->conf->run_timeout;
+    if (x->slow_ms && x->slow_ms < due)
+        due = x->slow_ms;
     if (x->state == X_PARKED) {
         int64_t wait = admission_wait_ends(x);
         return wait < due ? wait : due;
@@ -469,6 +476,8 @@ static inline void start_waiting(struct exchange *x)
 {
     struct server *s = x->server;
     x->state = X_IN_WORK;
+    if (WEIR_UNLIKELY(x->flight != NULL))
+        flights_ready(x);
     if (WEIR_UNLIKELY(!s->ready_watched))
         server_watch_ready(s);
     if (WEIR_UNLIKELY(s->conf->run_timeout))
@@ -520,8 +529,10 @@ __attribute__((noinline)) static bool check_head(struct exchange *x, struct h1_c
 {
     struct server *s = x->server;
     x->received_ms = loop_now_ms(&s->loop);
-    if (s->admission.policy)
+    if (s->admission.policy) {
         admission_head(x);
+        flights_admitted(x);
+    }
     const struct refusal *refused = x->admitted.refused;
     if (!refused || x->req.framing == REQ_BODY_NONE ||
         (x->req.framing == REQ_BODY_LENGTH && x->req.content_length <= DROP_BYTES_MAX &&
@@ -568,6 +579,8 @@ static void on_head(struct h1_conn *hc, const struct req *req, struct slice byte
     seen |= (uint32_t)req->underscores << SERVER_LOOK_UNDERSCORES;
     if ((seen & s->look) && !apply_proxy(x, hc))
         return;
+    if (WEIR_UNLIKELY(s->flights.telemetry != NULL))
+        flights_head(x);
     if (WEIR_UNLIKELY(s->checks_heads) && !check_head(x, hc))
         return;
     if (req->content_length > (uint64_t)s->conf->max_body_size) {
@@ -730,9 +743,10 @@ static void ping(struct call *c)
 /* Answer here and now what is not the application's; false: it is. */
 static bool native(struct exchange *x)
 {
-    if (exchange_path_is(x, SLICE("ping")))
+    if (exchange_path_is(x, SLICE("ping"))) {
+        flights_own(x);
         ping(&x->call);
-    else if (routes_answer(x->server->routes, &x->call))
+    } else if (routes_answer(x->server->routes, &x->call))
         ;
     else if (!x->server->app)
         call_error(&x->call, 404, "nothing is served here");
@@ -747,10 +761,13 @@ static bool checked_native(struct exchange *x)
 {
     if (!admission_native(x))
         return native(x);
-    if (x->admitted.park)
+    if (x->admitted.park) {
         x->state = X_PARKED; /* exchange_answered follows */
-    else
+        flights_own(x);
+        flights_enter(x, FLIGHT_QUOTA);
+    } else {
         exchange_answered(x);
+    }
     return true;
 }
 
@@ -759,6 +776,7 @@ void exchange_answered(struct exchange *x)
     x->state = X_SENDING;
     x->run_over = true;
     heap_del(&x->server->alarms, &x->alarm);
+    flights_enter(x, FLIGHT_WRITING);
     pump(x);
 }
 
@@ -807,6 +825,7 @@ void exchange_go_on(struct exchange *x)
         break;
     case ADMISSION_PARKED:
         x->state = X_PARKED;
+        flights_enter(x, x->admitted.park == PARK_QUOTA ? FLIGHT_QUOTA : FLIGHT_QUEUED);
         buf_fini(&x->call.out); /* of its last request: it may wait long, and with many */
         set_parked_alarm(x);
         break;
@@ -1099,11 +1118,13 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
     }
     /* Release: who sees it sees run_ns. */
     int64_t begun_ms = s->conf->run_timeout ? clock_mono_ms() : 1;
-    if (s->access)
+    bool timed = s->access || x->flight;
+    if (timed)
         x->run_ns = clock_mono_ns();
+    flights_run(x, x->run_ns);
     atomic_store_explicit(&x->begun_ms, begun_ms, memory_order_release);
     s->app->run(s->app, local, &x->call);
-    if (s->access)
+    if (timed)
         x->end_ns = clock_mono_ns();
     if ((x->flushed || x->hinted) && x->call.out.n)
         (void)op_flush(&x->call); /* the rest goes the way of the first part */
@@ -1123,6 +1144,7 @@ static void run_ended(struct exchange *x)
         return;
     }
     x->state = X_SENDING;
+    flights_enter_at(x, FLIGHT_WRITING, x->end_ns);
     pump(x);
 }
 
@@ -1320,9 +1342,11 @@ static struct slice find_request_field(const void *arg, struct slice name)
     return (struct slice){0};
 }
 
+enum { NOT_CUT = -1 };
+
 /* What was answered, for the record. */
 struct answer {
-    const struct exchange *x;
+    struct exchange *x;
     const struct call *call;
     struct slice head; /* status line and fields; empty: unknown, or nothing was sent */
     uint64_t wire_bytes;
@@ -1350,17 +1374,22 @@ static struct slice find_response_field(const void *arg, struct slice name)
     return last;
 }
 
-static void record_answer(const struct answer *a, const char *cut)
+/* cut: enum close_reason of an answer that is not whole; NOT_CUT. */
+static void record_answer(const struct answer *a, int cut)
 {
-    const struct exchange *x = a->x;
+    struct exchange *x = a->x;
     const struct call *c = a->call;
     struct server *s = x->server;
     unsigned hundred = a->wire_bytes ? (unsigned)c->status / 100 : 0;
     counter_add(&s->counters->responses[hundred < 6 ? hundred : 0], 1);
     counter_add(&s->counters->bytes_out, a->wire_bytes);
-    if (!s->access)
+    if (!s->access && !x->flight)
         return;
     int64_t now = clock_mono_ns();
+    int status = a->wire_bytes || cut == NOT_CUT ? c->status : 0;
+    flights_answered(x, status, cut, a->wire_bytes, now);
+    if (!s->access)
+        return;
     const struct proxy_facts *p = x->call.proxy;
     bool other = p && *p->client.host;
     char port[8] = "";
@@ -1376,14 +1405,14 @@ static void record_answer(const struct answer *a, const char *cut)
         .query = x->req.query,
         .target = x->req.target,
         .protocol = x->req.minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"),
-        .status = a->wire_bytes || cut == NULL ? c->status : 0,
+        .status = status,
         .body_bytes = c->bodyless || a->wire_bytes < head ? 0 : c->sent,
         .request_id = x->call.id,
         .wall_ns = x->wall_ns,
         .total_ns = now - x->call.start_ns,
         .queue_ns = ran ? x->run_ns - x->call.start_ns : 0,
         .app_ns = !ran ? 0 : x->run_over ? x->end_ns - x->run_ns : now - x->run_ns,
-        .close_reason = cut,
+        .close_reason = cut == NOT_CUT ? NULL : close_reason_word((enum close_reason)cut),
         .request_field = find_asked_field,
         .response_field = find_response_field,
         .arg = a,
@@ -1392,7 +1421,7 @@ static void record_answer(const struct answer *a, const char *cut)
     access_write(s->access, &f);
 }
 
-static void record(struct exchange *x, const char *cut)
+static void record(struct exchange *x, int cut)
 {
     struct answer a = {.x = x, .call = &x->call, .head = x->head_copy, .wire_bytes = x->wire_bytes};
     record_answer(&a, cut);
@@ -1407,7 +1436,7 @@ static void complete(struct exchange *x)
     bool orderly = c->state == CALL_ENDED;
     if (!hc) {
         if (!x->recorded)
-            record(x, close_reason_word((enum close_reason)x->left));
+            record(x, x->left);
         recycle(x);
         server_check_drained(s);
         return;
@@ -1417,7 +1446,7 @@ static void complete(struct exchange *x)
     if (!orderly)
         log_flood(LOG_INFO, c->id, "the response was broken off: %s",
                   c->abort_reason ? c->abort_reason : "unknown");
-    record(x, orderly ? NULL : close_reason_word(CLOSE_ABORTED));
+    record(x, orderly ? NOT_CUT : CLOSE_ABORTED);
     hc->user = NULL;
     recycle(x);
     if (orderly)
@@ -1445,10 +1474,11 @@ static void on_gone(struct h1_conn *hc)
     case X_IN_WORK:
         if (!lead_cancel(s->lead, &x->job)) {
             x->state = X_ORPHAN;
+            flights_enter(x, FLIGHT_LATE);
             break;
         }
         counter_add(&s->counters->abandoned, 1);
-        record(x, close_reason_word((enum close_reason)x->left));
+        record(x, x->left);
         recycle(x);
         break;
     case X_PARKED:
@@ -1456,7 +1486,7 @@ static void on_gone(struct h1_conn *hc)
         WEIR_FALLTHROUGH;
     case X_RECEIVING:
     case X_SENDING:
-        record(x, close_reason_word((enum close_reason)x->left));
+        record(x, x->left);
         recycle(x);
         break;
     case X_ORPHAN:
@@ -1493,7 +1523,8 @@ static void answer_instead(struct exchange *x, struct call *c)
     x->hc = NULL;
     x->recorded = true;
     x->state = X_ORPHAN;
-    record_answer(&a, NULL);
+    record_answer(&a, NOT_CUT);
+    flights_enter(x, FLIGHT_LATE); /* or it is recycled at once */
     bool written = c->out.n && h1_write(hc, c->out.p, c->out.n) == 0;
     buf_fini(&c->out);
     if (written)
@@ -1505,8 +1536,9 @@ static void answer_instead(struct exchange *x, struct call *c)
 /* ---- when its time is over ---- */
 
 /* The answer to a request whose time is over, of which the application has begun, or has not. */
-static void late_answer(const struct exchange *x, struct call *c, bool begun)
+static void late_answer(struct exchange *x, struct call *c, bool begun)
 {
+    flights_why(x, REFUSAL_DEADLINE);
     const char *text = begun ? "the application took too long; the server's log says more"
                              : "the request waited for its turn until its time was over; try again later";
     struct refusal why;
@@ -1639,6 +1671,34 @@ static void lost(struct exchange *x)
     worker_recycle(s, RECYCLE_STUCK);
 }
 
+/* It takes longer than slow-request: say where it is. */
+static void slow(struct exchange *x)
+{
+    static struct log_site site;
+    unsigned left_out = 0;
+    struct server *s = x->server;
+    bool runs = x->state == X_IN_WORK || x->state == X_ORPHAN;
+    bool begun = runs && atomic_load_explicit(&x->begun_ms, memory_order_acquire) != 0;
+    struct inspect_ask ask = {.id = x->call.id,
+                              .log = log_wants(LOG_WARNING) && log_site_pass(&site, &left_out)};
+    struct slice path = x->req.path, method = x->req.method;
+    const char *where = x->state == X_RECEIVING ? "its body is still coming"
+                        : x->state == X_PARKED ? x->admitted.park == PARK_QUEUE
+                                                     ? "it waits for a place of its route"
+                                                     : "the quota store is asked"
+                        : begun                ? "it is in the application"
+                                               : "it waits for a thread";
+    x->slow_ms = 0;
+    flights_slow(x);
+    snprintf(ask.text, sizeof ask.text, "a request takes longer than slow-request of %.3g s for %.*s %.*s: %s",
+             (double)s->conf->slow_request / 1000, (int)(method.n < 20 ? method.n : 20), method.p,
+             (int)(path.n < PATH_BYTES_MAX ? path.n : PATH_BYTES_MAX), path.p, where);
+    if (left_out)
+        log_line(LOG_WARNING, 0, "%u more requests were slow, without a line of their own", left_out);
+    if (ask.log && !(begun && s->app->inspect && s->app->inspect(s->app, &ask)))
+        log_line(LOG_WARNING, ask.id, "%s", ask.text);
+}
+
 static void on_alarm(struct exchange *x, int64_t now)
 {
     struct server *s = x->server;
@@ -1649,10 +1709,14 @@ static void on_alarm(struct exchange *x, int64_t now)
             set_parked_alarm(x);
             break;
         }
+        if (x->slow_ms && x->slow_ms <= now)
+            slow(x);
         due = due_ms(x);
         if (due == INT64_MAX)
             break; /* what it was set for is over: it has got its place */
-        if (due > now)
+        if (due > now && x->state == X_PARKED)
+            set_parked_alarm(x);
+        else if (due > now)
             set_alarm(x, due);
         else if (x->state == X_RECEIVING)
             late_body(x);
@@ -1747,6 +1811,7 @@ void exchange_turn_away(struct server *s)
         counter_add(&s->counters->abandoned, 1);
         struct call c = other_call(x);
         struct refusal why;
+        flights_why(x, REFUSAL_STOPPING);
         if (admission_explains(x, REFUSAL_STOPPING, &why))
             refuse(&c, &why);
         else
@@ -1810,6 +1875,8 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
         call_error(&c, why->status, why->reason);
     if (!x) /* else record counts it */
         counter_add(&s->counters->responses[why->status / 100], 1);
+    if (!x || !x->flight)
+        flights_refused(s, why->status);
     if (buf_add(out, c.out.p, c.out.n))
         out->n = 0;
     char peer[64] = "a Unix socket";
@@ -1830,7 +1897,7 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
         hc->user = NULL;
         atomic_store_explicit(&x->gone, true, memory_order_release);
         must(x->state == X_RECEIVING);
-        record(x, NULL);
+        record(x, NOT_CUT);
         recycle(x);
     }
     buf_fini(&c.out);

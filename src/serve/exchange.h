@@ -79,13 +79,15 @@ struct exchange {
     bool run_over;             /* leader: the run has ended */
     int64_t deadline_ms;       /* leader: loop time at which the time of the request is over; 0: never */
     struct heap_node alarm;    /* leader: on server->alarms, by the loop time at which to look at it next */
+    int64_t slow_ms;           /* leader: loop time at which slow-request tells of it; 0: never, or told */
     enum exchange_late late;   /* leader */
     int64_t late_ms;           /* leader: loop time at which it became late */
+    struct flight *flight;     /* of server->flights; NULL: nobody looks */
     bool recorded;             /* leader: another answer was given and recorded while the run goes on */
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
     int64_t wall_ns;           /* when the head was complete; 0 without an access log */
-    int64_t run_ns, end_ns;    /* begin and end of the run; executor */
+    int64_t run_ns, end_ns;    /* begin and end of the run, where somebody wants to know; executor */
     uint64_t wire_bytes;       /* handed to the connection */
     uint64_t received_ms;      /* loop time of the head; of requests with a body or a deadline */
     struct slice raw;          /* the request head as it came, in the arena */

@@ -119,7 +119,13 @@ static void lead_thread_stop(void *ctx, void *local)
 static void lead_enter(void *ctx, void *local)
 {
     struct server *s = ctx;
+    if (WEIR_LIKELY(!s->flights.telemetry)) {
+        s->app->enter(s->app, local);
+        return;
+    }
+    int64_t asked_ns = clock_mono_ns();
     s->app->enter(s->app, local);
+    telemetry_observe_shared(&s->flights.worker->gil_wait, clock_mono_ns() - asked_ns);
 }
 
 static void lead_leave(void *ctx, void *local)
@@ -209,6 +215,7 @@ void server_check_drained(struct server *s)
 static void stop_begins(struct server *s, enum server_stop_how how)
 {
     worker_drains(s);
+    flights_drains(s);
     atomic_store(&s->leaving, true);
     if (how == SERVER_DRAIN) { /* nobody else takes what waits at the door */
         listen_quench(&s->listeners);
@@ -509,6 +516,7 @@ int server_start(struct server *s, struct err *e)
     s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->done_fd < 0)
         return err_set(e, "cannot start: %s", strerror(errno));
+    flights_join(s);
     int rc = loop_init(&s->loop);
     if (rc)
         return err_set(e, "cannot start the event loop: %s", uv_strerror(rc));
@@ -531,7 +539,7 @@ int server_start(struct server *s, struct err *e)
     uv_timer_init(&s->loop.uv, &s->alarm_timer);
     s->alarm_timer.data = s;
     worker_init(s);
-    s->checks_heads = s->admission.policy || s->conf->deadline;
+    s->checks_heads = s->admission.policy || s->conf->deadline || s->conf->slow_request;
     if (admission_start(s, e))
         return -1;
     rc = h1_server_init(&s->h1, &s->loop, &EXCHANGE_UP, &limits);
@@ -572,10 +580,14 @@ int server_start(struct server *s, struct err *e)
         if (balance_init(&s->worker.balance, s->worker.given.board, s->worker.given.slot))
             return err_set(e, "out of memory");
         s->listeners.hold = on_hold;
+    } else if (s->flights.alone_slot) {
+        lead.busy = &s->flights.alone_slot->busy;
+        lead.waiting = &s->flights.alone_slot->waiting;
     }
     if (lead_new(&s->lead, &lead, &LEAD_OPS, s, e) || listen_start(&s->listeners, &s->loop, e))
         return -1;
     worker_start(s);
+    flights_start(s);
     int failed = lead_start(s->lead, e);
     if (failed) /* no thread was made, but maybe the monitor */
         must(lead_join(s->lead, -1) == 0);
@@ -608,6 +620,7 @@ void server_free(struct server **sp)
         uv_close((uv_handle_t *)&s->alarm_timer, NULL);
         uv_close((uv_handle_t *)&s->grace_timer, NULL);
         worker_close(s);
+        flights_close(s);
         admission_close(s);
         loop_fini(&s->loop);
     }

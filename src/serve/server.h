@@ -26,6 +26,7 @@
 #include "obs/counters.h"
 #include "obs/scoreboard.h"
 #include "serve/admission.h"
+#include "serve/flights.h"
 #include "serve/lead.h"
 #include "serve/worker.h"
 
@@ -53,6 +54,7 @@ struct server {
     struct tls_context *tls;   /* owned; NULL = none */
     struct worker worker;
     struct server_admission admission;
+    struct server_flights flights;
 
     struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
     struct reply_ident ident;  /* of all responses */

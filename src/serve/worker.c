@@ -34,8 +34,7 @@ static uint64_t chance(uint64_t max)
     return max == UINT64_MAX ? r : r % (max + 1);
 }
 
-/* Resident memory in bytes; 0: unknown. */
-static int64_t rss_bytes(void)
+int64_t worker_rss_bytes(void)
 {
     char text[128];
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
@@ -71,7 +70,7 @@ static void look_at_memory(struct server *s)
         return;
     w->looked_request = s->next_id;
     w->looked_ms = now;
-    int64_t rss = rss_bytes();
+    int64_t rss = worker_rss_bytes();
     if (rss <= s->conf->max_rss)
         return;
     if (atomic_load_explicit(&w->slot->recycle, memory_order_relaxed) == RECYCLE_NONE)
@@ -86,6 +85,8 @@ static void on_beat(uv_timer_t *timer)
     atomic_store_explicit(&s->worker.slot->beat_ns, clock_mono_ns(), memory_order_relaxed);
     if (s->conf->max_rss && !s->stop_done)
         look_at_memory(s);
+    if (atomic_load_explicit(&s->worker.slot->held, memory_order_relaxed) && !s->stop_done && worker_can_hand(s))
+        worker_hand_all(s); /* who comes back to them finds another worker */
 }
 
 static void on_lifetime(uv_timer_t *timer)

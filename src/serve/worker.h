@@ -78,6 +78,9 @@ bool worker_take_handed(struct server *s);
 /* The loop ends: close the timers. */
 void worker_close(struct server *s);
 
+/* Resident memory of this process in bytes; 0: unknown. */
+int64_t worker_rss_bytes(void);
+
 /* Ask the supervisor for a replacement, once; this worker goes on until it is told to stop. */
 void worker_recycle(struct server *s, enum recycle_reason why);
 
