@@ -18,7 +18,7 @@ def test_a_slow_request_is_told_once_with_the_stack_of_its_thread_and_answered_a
         server.wait_log("slow-request of 0.3 s for GET /wait/g: it is in the application")
         server.wait_log("Stack of its thread")
         server.wait_log(", in wait\n")
-        assert slow.alive()
+        assert slow.quiet(0.01)
         other.get("/open/g")
         assert slow.response().status == 200
         assert other.get("/hello").status == 200
