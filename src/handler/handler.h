@@ -9,7 +9,7 @@
  * connection before call_flush or the end of the run, so a response that fails early can be replaced.
  *
  * Threads: one thread runs a call at a time. Only call_gone may be asked by other threads.
- * Source:  RFC 9110 §6, §8.6, §9.3.2, §15; RFC 9112 §6, §7, §9; PEP 3333.
+ * Source:  RFC 9110 §6, §8.6, §9.3.2, §15; RFC 9112 §6, §7, §9; PEP 3333; W3C Server Timing.
  */
 #ifndef WEIR_HANDLER_HANDLER_H
 #define WEIR_HANDLER_HANDLER_H
@@ -27,6 +27,7 @@
 #include "http/proxy.h"
 #include "http/req.h"
 #include "net/tls.h"
+#include "obs/trace.h"
 
 struct call;
 struct reply_ident;
@@ -73,7 +74,11 @@ struct call {
     struct slice *watched;         /* their values when the application is done, in `arena`; NULL: none */
     struct arena *arena;           /* the request's own; goes with it. Only the executor uses it during a run */
     uint64_t id;                   /* number of the request in this process, for logs */
-    int64_t start_ns;              /* monotonic: the head was complete */
+    struct slice request_id;       /* lent: X-Request-Id, at most REQUEST_ID_BYTES_MAX; .n 0: none */
+    const struct trace_context *trace; /* lent; NULL: no trace context is passed on */
+    int64_t start_ns;              /* monotonic: the head was complete; 0: unknown, as the next two */
+    int64_t ready_ns;              /* monotonic: it began to wait for a quota, a place or a thread */
+    int64_t run_ns;                /* monotonic: the application was entered */
 
     struct buf out;           /* response bytes not yet flushed */
     enum call_state state;
@@ -85,6 +90,8 @@ struct call {
     const struct reply_ident *ident; /* lent; the Server field. NULL: none */
     bool has_length;          /* the application set Content-Length */
     bool has_date, has_server, has_via;
+    bool has_request_id;      /* the handler set X-Request-Id */
+    bool server_timing;       /* the head tells the times above (Server-Timing) */
     bool has_origin;          /* the handler set Access-Control-Allow-Origin: `cors` stays away */
     struct slice extra;       /* lent: whole field lines for the head, whoever answers (RateLimit …) */
     struct slice cors;        /* lent: the same, Access-Control-… and Vary */

@@ -14,12 +14,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/must.h"
 #include "handler/date.h"
 #include "handler/handler.h"
 
 /* Content-Length (37), Transfer-Encoding (28), Connection (24), Date (37), Server (below 224) and
  * the empty line (2) together. */
 #define REPLY_TAIL_BYTES 384
+/* X-Request-Id (80), Server-Timing (three times of 24 digits at most, and its names: below 160). */
+#define REPLY_SEEN_BYTES 256
 
 /* ---- bytes ---- */
 
@@ -215,7 +219,8 @@ enum call_verdict call_status(struct call *c, struct slice status)
     c->out.n = (size_t)(p - c->out.p);
     c->fields_end = c->out.n;
     c->status = code;
-    c->has_length = c->has_date = c->has_server = c->has_via = c->has_origin = false;
+    c->has_length = c->has_date = c->has_server = c->has_via = c->has_origin = c->has_request_id =
+        false;
     c->length = 0;
     c->state = CALL_STATUS;
     return CALL_OK;
@@ -306,6 +311,10 @@ static enum field_kind field_look(struct call *c, struct slice name, struct slic
             return FIELD_REFUSED;
         c->close_wanted = true;
         return FIELD_NOTED;
+    case 12:
+        if (NAME_IS(name, "x-request-id"))
+            c->has_request_id = true;
+        return FIELD_PLAIN;
     case 14: {
         if (!NAME_IS(name, "content-length"))
             return FIELD_PLAIN;
@@ -443,6 +452,49 @@ static bool framing_decide(struct call *c, int64_t total)
     return c->has_length;
 }
 
+/* Milliseconds with three digits behind the point; what the clock cannot tell is 0. */
+static char *put_ms(char *p, int64_t ns)
+{
+    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+    p = put_decimal(p, us / 1000);
+    *p++ = '.';
+    for (unsigned div = 100; div; div /= 10)
+        *p++ = (char)('0' + us / div % 10);
+    return p;
+}
+
+/* What the client may know of where its time went, up to this moment. */
+static char *put_timing(char *p, const struct call *c)
+{
+    int64_t now_ns = clock_mono_ns();
+    p = PUT(p, "Server-Timing: ");
+    if (c->ready_ns) {
+        p = PUT(p, "queue;dur=");
+        p = put_ms(p, (c->run_ns ? c->run_ns : now_ns) - c->ready_ns);
+        p = PUT(p, ", ");
+    }
+    if (c->run_ns) {
+        p = PUT(p, "app;dur=");
+        p = put_ms(p, now_ns - c->run_ns);
+        p = PUT(p, ", ");
+    }
+    p = PUT(p, "total;dur=");
+    p = put_ms(p, now_ns - c->start_ns);
+    return PUT(p, "\r\n");
+}
+
+/* What makes the request known elsewhere. */
+static char *put_seen(char *p, const struct call *c)
+{
+    if (c->request_id.n && !c->has_request_id) {
+        must(c->request_id.n <= REQUEST_ID_BYTES_MAX);
+        p = PUT(p, "X-Request-Id: ");
+        p = put(p, c->request_id.p, c->request_id.n);
+        p = PUT(p, "\r\n");
+    }
+    return c->server_timing && c->start_ns ? put_timing(p, c) : p;
+}
+
 int call_begin(struct call *c, int64_t total)
 {
     if (c->state == CALL_BODY)
@@ -452,7 +504,7 @@ int call_begin(struct call *c, int64_t total)
     if (c->state != CALL_STATUS)
         return -EINVAL;
     size_t more = c->extra.n + c->cors.n;
-    if (buf_reserve(&c->out, REPLY_TAIL_BYTES + more))
+    if (buf_reserve(&c->out, REPLY_TAIL_BYTES + REPLY_SEEN_BYTES + more))
         return -ENOMEM;
 
     bool length_line = framing_decide(c, total);
@@ -467,6 +519,8 @@ int call_begin(struct call *c, int64_t total)
         if (c->cors.n && !c->has_origin)
             p = put(p, c->cors.p, c->cors.n);
     }
+    if (c->request_id.n || c->server_timing)
+        p = put_seen(p, c);
     if (length_line) {
         p = PUT(p, "Content-Length: ");
         p = put_decimal(p, c->length);

@@ -21,16 +21,20 @@
 #include "base/buf.h"
 #include "base/escape.h"
 #include "base/log.h"
+#include "obs/trace.h"
 
 /* Bytes of one value before escaping; a longer one is cut and ends in "...". */
 #define ACCESS_VALUE_BYTES_MAX ((size_t)8 * 1024)
-/* Ceiling of a line. The JSON format has ten texts; all of them in escapes still fit:
- * 10 * (8 KiB * 6 + "..." and quotes) + 512 bytes of keys and numbers = 492,100. */
+/* Ceiling of a line. The JSON format has ten texts that a client can make long; all of them in
+ * escapes still fit: 10 * (8 KiB * 6 + "..." and quotes) + X-Request-Id and the trace's id, of
+ * 64 * 6 + 5 and 32 + 5 bytes + 640 bytes of keys and numbers = 492,654. */
 #define ACCESS_LINE_BYTES_MAX ((size_t)512 * 1024)
 /* What the line buffer keeps between lines. */
 static const size_t ACCESS_KEEP_BYTES = (size_t)64 * 1024;
 /* A user name from Basic credentials. */
 #define ACCESS_USER_BYTES_MAX 256
+/* Of 16 bytes. */
+#define TRACE_ID_DIGITS 32
 /* Width and precision of an atom. */
 static const int ACCESS_WIDTH_MAX = 256;
 /* Seconds whose text is kept: lines are dated by the start of their request, so
@@ -71,6 +75,8 @@ enum piece_kind {
     P_APP_US,
     P_PID,
     P_REQUEST_ID,
+    P_X_REQUEST_ID,
+    P_TRACE_ID,
     P_CLOSE_REASON,
     P_REQUEST_FIELD,
     P_RESPONSE_FIELD,
@@ -147,6 +153,8 @@ static const struct {
     {"remote_port", P_REMOTE_PORT, NULL},
     {"target", P_TARGET, NULL},
     {"time_utc", P_TIME_UTC, NULL},
+    {"x_request_id", P_X_REQUEST_ID, NULL},
+    {"trace_id", P_TRACE_ID, NULL},
 };
 
 /* The environ names that can be told from a request, in lower case; HTTP_* aside. */
@@ -281,7 +289,7 @@ static int atom_kind(struct compiler *c, struct piece *p, const char *name, size
     return err_set(c->e,
                    "access-log-format: unknown atom %%(%.*s)s; known are h l u t r m U q H s B b f "
                    "a T D M L p {field}i {field}o {NAME}e request_id queue_us app_us close_reason "
-                   "remote_port target time_utc",
+                   "remote_port target time_utc x_request_id trace_id",
                    (int)(n < 64 ? n : 64), name);
 }
 
@@ -657,6 +665,15 @@ static char *put_pid(char *out)
     return out;
 }
 
+/* Empty: there is no trace. */
+static struct slice trace_id(const struct access_facts *f, char hex[TRACE_ID_DIGITS])
+{
+    if (!f->trace_id)
+        return (struct slice){0};
+    trace_hex(hex, f->trace_id, TRACE_ID_DIGITS / 2);
+    return slice_of(hex, TRACE_ID_DIGITS);
+}
+
 /* The same for what may be there and empty. */
 static char *put_present(struct access_log *a, char *out, struct slice s, int precision)
 {
@@ -718,6 +735,12 @@ static char *put_piece(struct access_log *a, char *out, const struct piece *p,
         return put_pid(out);
     case P_REQUEST_ID:
         return put_number(out, f->request_id);
+    case P_X_REQUEST_ID:
+        return put_value(a, out, f->x_request_id, p->precision);
+    case P_TRACE_ID: {
+        char hex[TRACE_ID_DIGITS];
+        return put_value(a, out, trace_id(f, hex), p->precision);
+    }
     case P_CLOSE_REASON:
         return put_value(a, out, slice_str(f->close_reason), p->precision);
     case P_REQUEST_FIELD:
@@ -820,7 +843,7 @@ static char *put_json_number(char *out, struct slice key, uint64_t v)
 /* The end of the line; NULL: no memory for it. */
 static char *write_json(struct access_log *a, const struct access_facts *f)
 {
-    char user_text[ACCESS_USER_BYTES_MAX];
+    char user_text[ACCESS_USER_BYTES_MAX], trace_text[TRACE_ID_DIGITS];
     const struct {
         struct slice key, value;
     } texts[] = {
@@ -834,9 +857,11 @@ static char *write_json(struct access_log *a, const struct access_facts *f)
         {SLICE(",\"referer\":"), request_field(f, SLICE("referer"))},
         {SLICE(",\"user_agent\":"), request_field(f, SLICE("user-agent"))},
         {SLICE(",\"close_reason\":"), slice_str(f->close_reason)},
+        {SLICE(",\"x_request_id\":"), f->x_request_id},
+        {SLICE(",\"trace_id\":"), trace_id(f, trace_text)},
     };
-    /* Keys and numbers take less than 512 bytes, quotes and "..." 5 a text. */
-    size_t most = 512;
+    /* Keys and numbers take less than 640 bytes, quotes and "..." 5 a text. */
+    size_t most = 640;
     for (size_t i = 0; i < countof(texts); i++)
         most += 5 + ESCAPE_GROWTH * (texts[i].value.n < ACCESS_VALUE_BYTES_MAX
                                          ? texts[i].value.n

@@ -11,7 +11,7 @@
  *               the server itself, REMOTE_ADDR REMOTE_PORT REQUEST_METHOD PATH_INFO QUERY_STRING
  *               REQUEST_URI RAW_URI SERVER_PROTOCOL CONTENT_TYPE CONTENT_LENGTH HTTP_*; others are "-"
  * and our own: %(request_id)s %(queue_us)s %(app_us)s %(close_reason)s %(remote_port)s
- *   %(target)s (as sent) %(time_utc)s (ISO 8601, ms)
+ *   %(target)s (as sent) %(time_utc)s (ISO 8601, ms) %(x_request_id)s %(trace_id)s
  * A width, "-" and a precision work as in Python (%(m)-7s, %(a).40s), as do "d" in place of "s" for
  * numbers (%(D)08d) and %% for a percent sign.
  *
@@ -45,6 +45,8 @@ struct access_facts {
     int status;          /* 0: the connection ended before an answer */
     uint64_t body_bytes; /* content sent */
     uint64_t request_id;
+    struct slice x_request_id;     /* X-Request-Id as the application saw it */
+    const unsigned char *trace_id; /* 16 bytes, lent; NULL: none */
     int64_t wall_ns;          /* when the head was complete */
     int64_t total_ns;         /* from the complete head to the last byte handed to the kernel */
     int64_t queue_ns;         /* of it: waiting for a place */

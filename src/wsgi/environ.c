@@ -102,8 +102,8 @@ static const char *const SECRET_FIELDS[] = {"HTTP_AUTHORIZATION",       "HTTP_CO
                                             "HTTP_PROXY_AUTHORIZATION", "HTTP_X_API_KEY",
                                             "HTTP_X_CSRFTOKEN",         "HTTP_X_CSRF_TOKEN"};
 
-/* With so many fields, and a few keys of the application, the smaller table of a base (42 keys) is
- * full. */
+/* With so many fields, what we add to them, and a few keys of the application, the smaller table of
+ * a base (42 keys) is full. */
 #define FEW_FIELDS 10
 
 /* Longer values are not kept for the next request. */
@@ -232,10 +232,30 @@ static PyObject *value_str(struct environ_name *e, struct slice s)
 
 /* ---- fields ---- */
 
+/* Does identity_put put it there? What the client said of it was taken into account by who made it,
+ * or is not to be heard. */
+static bool is_ours(const struct call *c, const PyObject *key)
+{
+    return (key == W_KEY(http_x_request_id) && c->request_id.n) ||
+           (key == W_KEY(http_traceparent) && c->trace);
+}
+
+/* tracestate belongs to the traceparent that it came with (W3C Trace Context, section 3.3): it goes
+ * no further where a new trace was begun. */
+static bool is_orphaned(const struct call *c, const PyObject *key)
+{
+    static const unsigned char nobody[8];
+    return key == W_KEY(http_tracestate) && c->trace &&
+           memcmp(c->trace->parent_id, nobody, sizeof nobody) == 0;
+}
+
 /* A field came again: one value, as RFC 9110 §5.3 joins them (Cookie: RFC 6265 §5.4, HTTP/2
  * §8.2.3). Gunicorn leaves out the space. */
-static int join(const struct wsgi *w, PyObject *dict, PyObject *key, PyObject *value)
+static int join(const struct wsgi_run *run, PyObject *dict, PyObject *key, PyObject *value)
 {
+    const struct wsgi *w = run->w;
+    if (is_ours(run->c, key))
+        return 0;
     PyObject *old = PyDict_GetItemWithError(dict, key); /* borrowed */
     if (!old)
         return -1;
@@ -251,13 +271,14 @@ static int field_put(struct wsgi_run *run, PyObject *dict, const struct field *f
         return -1;
     int rc = 0;
     /* A chunked body that is here as a whole is shown with its length instead. */
-    if (WEIR_LIKELY(!(whole && e->key == W_KEY(http_transfer_encoding)))) {
+    if (WEIR_LIKELY(!(whole && e->key == W_KEY(http_transfer_encoding)) &&
+                    !is_orphaned(run->c, e->key))) {
         PyObject *value = value_str(e, f->value); /* new */
         Py_ssize_t before = PyDict_GET_SIZE(dict);
         if (WEIR_UNLIKELY(!value || !PyDict_SetDefault(dict, e->key, value))) /* borrowed */
             rc = -1;
         else if (WEIR_UNLIKELY(PyDict_GET_SIZE(dict) == before))
-            rc = join(run->w, dict, e->key, value);
+            rc = join(run, dict, e->key, value);
         Py_XDECREF(value);
     }
     Py_XDECREF(other.key);
@@ -655,10 +676,10 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
                put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_request_id), Py_None) ||
-               (peer->is_tls && (put(d, W_KEY(https), latin1(SLICE("on"))) ||
-                                 put_same(d, W_KEY(ssl_protocol), empty) ||
-                                 put_same(d, W_KEY(ssl_cipher), empty) ||
-                                 put(d, W_KEY(ssl_client_verify), latin1(SLICE("NONE"))))) ||
+               (peer->is_tls &&
+                (put(d, W_KEY(https), latin1(SLICE("on"))) ||
+                 put_same(d, W_KEY(ssl_protocol), empty) || put_same(d, W_KEY(ssl_cipher), empty) ||
+                 put(d, W_KEY(ssl_client_verify), latin1(SLICE("NONE"))))) ||
                (has_port && put_same(d, W_KEY(remote_port), empty)) ||
                (has_host && put_same(d, W_KEY(http_host), empty)) || (roomy && grow(d));
     Py_XDECREF(empty);
@@ -758,15 +779,21 @@ static bool is_ascii(struct slice s)
     return !(all & 0x8080808080808080u);
 }
 
+/* ASCII as str. New reference or NULL. */
+static PyObject *ascii(const char *p, size_t n)
+{
+    PyObject *text = PyUnicode_New((Py_ssize_t)n, 127); /* new */
+    if (WEIR_LIKELY(text != NULL))
+        memcpy(PyUnicode_1BYTE_DATA(text), p, n);
+    return text;
+}
+
 /* A text of ours, which is UTF-8 unless a user's name is not. New reference or NULL. */
 static PyObject *text_str(struct slice s)
 {
     if (WEIR_UNLIKELY(!is_ascii(s)))
         return PyUnicode_DecodeUTF8(s.p, (Py_ssize_t)s.n, "replace");
-    PyObject *text = PyUnicode_New((Py_ssize_t)s.n, 127); /* new */
-    if (text)
-        memcpy(PyUnicode_1BYTE_DATA(text), s.p, s.n);
-    return text;
+    return ascii(s.p, s.n);
 }
 
 static int text_put(PyObject *dict, PyObject *key, struct slice text)
@@ -809,12 +836,24 @@ static int same_put(PyObject *dict, PyObject *key, struct slice text, PyObject *
 /* Who asks, as admission has found it. No field of a request can be named so. */
 static int who_put(struct environ_state *st, PyObject *dict, const struct who *who)
 {
-    return by_put(st, dict, who->by) ||
-                   text_put(dict, W_KEY(weir_user), who->user) ||
+    return by_put(st, dict, who->by) || text_put(dict, W_KEY(weir_user), who->user) ||
                    same_put(dict, W_KEY(weir_tier), who->tier, &st->tier) ||
                    text_put(dict, W_KEY(weir_claims), who->claims)
                ? -1
                : 0;
+}
+
+/* What the request is called here and elsewhere; before its fields, which cannot replace it. */
+static int identity_put(PyObject *dict, const struct call *c)
+{
+    if (c->request_id.n &&
+        put(dict, W_KEY(http_x_request_id), ascii(c->request_id.p, c->request_id.n)))
+        return -1;
+    if (!c->trace)
+        return 0;
+    char parent[TRACE_PARENT_BYTES];
+    trace_write(parent, c->trace);
+    return put(dict, W_KEY(http_traceparent), ascii(parent, sizeof parent));
 }
 
 /* What belongs to this request alone. */
@@ -840,7 +879,8 @@ static int request_put(struct wsgi_run *run, PyObject *dict)
 
 PyObject *wsgi_environ_new(struct wsgi_run *run)
 {
-    bool roomy = run->c->req->n_fields > FEW_FIELDS;
+    unsigned ours = (run->c->request_id.n ? 1u : 0u) + (run->c->trace ? 1u : 0u);
+    bool roomy = run->c->req->n_fields + ours > FEW_FIELDS;
     struct environ_template *t = &run->t->last[roomy];
     struct slice host = {0};
     const char *addr;
@@ -852,15 +892,15 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
         return NULL;
     if (WEIR_UNLIKELY(client_put(run, t, addr, has_port ? port : NULL) ||
                       (has_host && host_put(run, t, host)) || target_put(run, t) ||
-                      (run->c->tls && tls_put(t, run->c->tls)) ||
-                      gone_put(run, t))) {
+                      (run->c->tls && tls_put(t, run->c->tls)) || gone_put(run, t))) {
         wsgi_template_clear(t); /* half filled */
         return NULL;
     }
     PyObject *dict = PyDict_Copy(t->dict); /* new */
     if (!dict)
         return NULL;
-    if (WEIR_UNLIKELY(request_put(run, dict) || fields_put(run, dict) ||
+    if (WEIR_UNLIKELY(identity_put(dict, run->c) || request_put(run, dict) ||
+                      fields_put(run, dict) ||
                       (run->c->proxy && facts_put(run, dict, run->c->proxy)) ||
                       (run->c->tls && client_cert_put(dict, run->c->tls)))) {
         Py_DECREF(dict);

@@ -42,6 +42,9 @@
     X(http_host, "HTTP_HOST")                                                                      \
     X(http_cookie, "HTTP_COOKIE")                                                                  \
     X(http_transfer_encoding, "HTTP_TRANSFER_ENCODING")                                            \
+    X(http_x_request_id, "HTTP_X_REQUEST_ID")                                                      \
+    X(http_traceparent, "HTTP_TRACEPARENT")                                                        \
+    X(http_tracestate, "HTTP_TRACESTATE")                                                          \
     X(wsgi_version, "wsgi.version")                                                                \
     X(wsgi_url_scheme, "wsgi.url_scheme")                                                          \
     X(https, "HTTPS")                                                                              \

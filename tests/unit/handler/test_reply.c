@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -576,6 +577,117 @@ static void threads_never_see_a_torn_date(void **state)
     atomic_store(&date_second, -1);
 }
 
+/* ---- what makes a request known elsewhere ---- */
+
+static void an_answer_carries_its_request_id(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    c->request_id = SLICE("Root=1-67891233");
+    assert_int_equal(call_status(c, SLICE("404")), CALL_OK);
+    assert_int_equal(call_end(c), 0);
+    assert_string_equal(head_of(c), "HTTP/1.1 404 Not Found\r\nX-Request-Id: Root=1-67891233\r\n"
+                                    "Content-Length: 0\r\nServer: weir\r\n");
+}
+
+static void an_error_in_place_of_an_answer_carries_it_once(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    c->request_id = SLICE("abc");
+    assert_int_equal(call_status(c, SLICE("200 OK")), CALL_OK);
+    assert_int_equal(call_field(c, SLICE("X-Request-Id"), SLICE("mine")), CALL_OK);
+    call_error(c, 500, "");
+    const char *head = head_of(c), *at = strstr(head, "\r\nX-Request-Id: abc\r\n");
+    assert_non_null(at);
+    assert_null(strstr(head, "mine"));
+    assert_null(strstr(at + 2, "\r\nX-Request-Id"));
+}
+
+static void an_application_may_name_its_answer_itself(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    c->request_id = SLICE("abc");
+    assert_int_equal(call_status(c, SLICE("200 OK")), CALL_OK);
+    assert_int_equal(call_field(c, SLICE("x-REQUEST-id"), SLICE("mine")), CALL_OK);
+    assert_int_equal(call_end(c), 0);
+    assert_non_null(strstr(head_of(c), "\r\nx-REQUEST-id: mine\r\n"));
+    assert_null(strstr(head_of(c), "abc"));
+}
+
+static void the_longest_request_id_and_times_have_room(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    static const char ID[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+    static struct reply_ident ident;
+    char server[REPLY_IDENT_BYTES_MAX + 1];
+    memset(server, 's', sizeof server - 1);
+    server[sizeof server - 1] = '\0';
+    reply_ident_set(&ident, server);
+    c->ident = &ident;
+    c->request_id = SLICE(ID);
+    c->server_timing = true;
+    c->keep_alive = false;
+    /* The longest times that can be told: an unknown past. */
+    c->start_ns = c->ready_ns = c->run_ns = INT64_MIN / 2;
+    assert_int_equal(call_status(c, SLICE("200 OK")), CALL_OK);
+    size_t before = c->out.n;
+    assert_int_equal(call_begin(c, INT64_MAX), 0);
+    assert_true(c->out.n - before <= REPLY_TAIL_BYTES + REPLY_SEEN_BYTES);
+    assert_non_null(strstr(head_of(c), ID));
+}
+
+/* The number behind `name` in the head, in ms; -1: it is not there. */
+static double timing_of(const struct call *c, const char *name)
+{
+    const char *at = strstr(head_of(c), "Server-Timing: ");
+    at = at ? strstr(at, name) : NULL;
+    return at ? atof(at + strlen(name)) : -1;
+}
+
+static void server_timing_tells_where_the_time_went(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    int64_t now_ns = clock_mono_ns();
+    c->server_timing = true;
+    c->start_ns = now_ns - 3000 * INT64_C(1000000);
+    c->ready_ns = now_ns - 2500 * INT64_C(1000000);
+    c->run_ns = now_ns - 1000 * INT64_C(1000000);
+    assert_int_equal(call_status(c, SLICE("200 OK")), CALL_OK);
+    assert_int_equal(call_end(c), 0);
+    assert_non_null(strstr(head_of(c), "\r\nServer-Timing: queue;dur=1500.000, app;dur=1"));
+    assert_true(timing_of(c, "app;dur=") >= 1000 && timing_of(c, "app;dur=") < 1e6);
+    double more = timing_of(c, "total;dur=") - timing_of(c, "app;dur=");
+    assert_true(more > 1999.9 && more < 2000.1);
+}
+
+static void what_never_ran_has_waited_until_its_answer(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    c->server_timing = true;
+    c->start_ns = c->ready_ns = clock_mono_ns() - 1000 * INT64_C(1000000);
+    call_error(c, 503, "");
+    assert_true(timing_of(c, "queue;dur=") >= 1000);
+    assert_true(timing_of(c, "total;dur=") >= 1000);
+    assert_true(timing_of(c, "app;dur=") < 0);
+}
+
+static void times_that_are_not_known_are_not_told(void **state)
+{
+    struct call *c = &((struct fixture *)*state)->call;
+    c->server_timing = true;
+    call_error(c, 400, "");
+    assert_null(strstr(head_of(c), "Server-Timing"));
+    c->out.n = 0;
+    c->state = CALL_NEW;
+    c->start_ns = clock_mono_ns() + 60 * INT64_C(1000000000); /* a clock that goes back */
+    call_error(c, 400, "");
+    assert_non_null(strstr(head_of(c), "\r\nServer-Timing: total;dur=0.000\r\n"));
+    c->out.n = 0;
+    c->state = CALL_NEW;
+    c->server_timing = false;
+    call_error(c, 400, "");
+    assert_null(strstr(head_of(c), "Server-Timing"));
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -605,6 +717,13 @@ int main(void)
         TEST(a_file_is_content),
         TEST(a_file_frames_its_own_head),
         TEST(a_file_is_taken_on_every_path),
+        TEST(an_answer_carries_its_request_id),
+        TEST(an_error_in_place_of_an_answer_carries_it_once),
+        TEST(an_application_may_name_its_answer_itself),
+        TEST(the_longest_request_id_and_times_have_room),
+        TEST(server_timing_tells_where_the_time_went),
+        TEST(what_never_ran_has_waited_until_its_answer),
+        TEST(times_that_are_not_known_are_not_told),
         TEST(dates_are_http_dates),
         TEST(the_date_is_of_now),
         TEST(threads_never_see_a_torn_date),

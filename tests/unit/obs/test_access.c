@@ -287,6 +287,9 @@ static void hostile_values_stay_inside_their_quotes(void **state)
     expect("\"%(a).3s\"", &f, "\"ab\\\"\"");
 }
 
+static const unsigned char TRACE_ID[16] = {0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6,
+                                           0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36};
+
 static void long_values_are_cut_and_a_line_has_a_ceiling(void **state)
 {
     (void)state;
@@ -307,6 +310,8 @@ static void long_values_are_cut_and_a_line_has_a_ceiling(void **state)
 
     f.remote_addr = f.remote_port = f.method = f.path = f.query = f.protocol = f.target;
     f.close_reason = hostile;
+    f.x_request_id = slice_of(f.target.p, 64);
+    f.trace_id = TRACE_ID;
     text = written("json", &f);
     assert_string_equal(text + strlen(text) - 3, "\"}\n");
 }
@@ -356,6 +361,18 @@ static void file_that_cannot_be_opened_is_named(void **state)
     assert_non_null(strstr(e.text, "/nonexistent/access.log"));
 }
 
+static void what_a_request_is_called_elsewhere_has_atoms(void **state)
+{
+    (void)state;
+    struct access_facts f = facts();
+    expect("%(request_id)s %(x_request_id)s %(trace_id)s", &f, "17 - -");
+    f.x_request_id = SLICE("a-b_c");
+    f.trace_id = TRACE_ID;
+    expect("%(request_id)s %(x_request_id)s %(trace_id)s", &f,
+           "17 a-b_c 4bf92f3577b34da6a3ce929d0e0e4736");
+    expect("%(x_request_id).3s|%(trace_id).8s|%(x_request_id)-7s|", &f, "a-b|4bf92f35|a-b_c  |");
+}
+
 static void json_has_the_documented_keys(void **state)
 {
     (void)state;
@@ -365,19 +382,23 @@ static void json_has_the_documented_keys(void **state)
                                        {"user-agent", "u"},
                                        {0}};
     f.close_reason = "client_left";
+    f.x_request_id = SLICE("Root=1-5");
+    f.trace_id = TRACE_ID;
     expect("json", &f,
            "{\"time\":\"2026-11-23T20:42:08.123Z\",\"request\":17,\"status\":200,\"bytes\":12,"
            "\"total_us\":2345678,\"queue_us\":1,\"app_us\":2000,\"remote_addr\":\"192.0.2.7\","
            "\"remote_port\":\"40123\",\"user\":\"Aladdin\",\"method\":\"GET\",\"path\":\"/a%20b\","
            "\"query\":\"x=1\",\"protocol\":\"HTTP/1.1\",\"referer\":\"r\",\"user_agent\":\"u\","
-           "\"close_reason\":\"client_left\"}");
+           "\"close_reason\":\"client_left\",\"x_request_id\":\"Root=1-5\","
+           "\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\"}");
     g_request = NULL;
     f = (struct access_facts){.total_ns = -1};
     expect("json", &f,
            "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request\":0,\"status\":0,\"bytes\":0,"
            "\"total_us\":0,\"queue_us\":0,\"app_us\":0,\"remote_addr\":null,\"remote_port\":null,"
            "\"user\":null,\"method\":null,\"path\":null,\"query\":null,\"protocol\":null,"
-           "\"referer\":null,\"user_agent\":null,\"close_reason\":null}");
+           "\"referer\":null,\"user_agent\":null,\"close_reason\":null,"
+           "\"x_request_id\":null,\"trace_id\":null}");
 }
 
 static void json_stays_valid_whatever_the_bytes(void **state)
@@ -508,6 +529,7 @@ int main(void)
         cmocka_unit_test(widths_and_conversions_work_as_in_python),
         cmocka_unit_test(bad_formats_are_refused_with_their_atom),
         cmocka_unit_test(file_that_cannot_be_opened_is_named),
+        cmocka_unit_test(what_a_request_is_called_elsewhere_has_atoms),
         cmocka_unit_test(json_has_the_documented_keys),
         cmocka_unit_test(json_stays_valid_whatever_the_bytes),
         cmocka_unit_test(special_bytes_are_found_at_each_place_of_eight),

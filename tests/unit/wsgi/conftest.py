@@ -10,12 +10,13 @@ import sysconfig
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BASE = ("arena", "buf", "err", "log", "must")
+BASE = ("arena", "buf", "err", "log", "must", "secret", "siphash")
 
 
 def build(folder):
     sources = [ROOT / "tests/unit/wsgi/wsgi_harness.c", *sorted((ROOT / "src/wsgi").glob("*.c")),
                ROOT / "src/handler/date.c", ROOT / "src/handler/reply.c", ROOT / "src/http/h1_parse.c",
+               ROOT / "src/obs/trace.c", ROOT / "src/serve/identity.c",
                *(ROOT / f"src/base/{name}.c" for name in BASE)]
     target = folder / "wsgi_harness.so"
     command = [*shlex.split(os.environ.get("CC", "cc")), "-std=c17", "-D_GNU_SOURCE", "-shared", "-fPIC",

@@ -5,6 +5,7 @@ import gzip
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -271,6 +272,95 @@ def test_values_of_one_request_never_show_in_another(run):
 def test_dropped_fields_are_not_shown(environ):
     env = environ(request(fields=[("X-Forwarded-For", "1.2.3.4")], drop="x-forwarded-for"))
     assert "HTTP_X_FORWARDED_FOR" not in env
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+
+
+def test_a_request_gets_an_id_and_a_trace(run):
+    seen = []
+
+    def app(env, start):
+        seen.append((env["HTTP_X_REQUEST_ID"], env["HTTP_TRACEPARENT"]))
+        assert env["weir.request_id"] in (1, 2)
+        start("200 OK", PLAIN)
+        return []
+
+    answers = run(app, request(identity="it"), request(identity="it"))
+    for (made, parent), answer in zip(seen, answers):
+        assert re.fullmatch("[0-9a-f]{32}", made) and answer.get("X-Request-Id") == made
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", parent)
+    assert len({value for row in seen for value in row}) == 4
+
+
+def test_what_a_client_says_plainly_is_taken(environ):
+    fields = [("X-REQUEST-ID", "Root=1-5"), ("traceparent", TRACEPARENT), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    env = environ(request(fields=fields, identity="it"))
+    assert env["HTTP_X_REQUEST_ID"] == "Root=1-5"
+    assert env["HTTP_TRACEPARENT"] == TRACEPARENT  # no span is recorded here: the application's are children of his
+    assert env["HTTP_TRACESTATE"] == "a=1, b=2"
+
+
+def test_a_recorded_span_comes_between(environ):
+    env = environ(request(fields=[("traceparent", TRACEPARENT), ("tracestate", "a=1")], identity="te"))
+    assert env["HTTP_TRACEPARENT"].startswith(f"00-{TRACE}-") and env["HTTP_TRACEPARENT"].endswith("-01")
+    assert PARENT not in env["HTTP_TRACEPARENT"] and env["HTTP_TRACESTATE"] == "a=1"
+    env = environ(request(fields=[("traceparent", TRACEPARENT[:-1] + "0")], identity="te"))
+    assert env["HTTP_TRACEPARENT"] == TRACEPARENT[:-1] + "0"  # who asks does not want it recorded
+    assert "HTTP_X_REQUEST_ID" not in env
+
+
+BAD_IDS = [[""], ["a b"], ["a" * 65], ["<script>"], ["one", "two"], ["same", "same"], ["one, two"], ["\xe9"]]
+
+
+@pytest.mark.parametrize("values", BAD_IDS)
+def test_another_request_id_is_replaced(run, values):
+    seen = {}
+
+    def app(env, start):
+        seen.update(env)
+        start("200 OK", PLAIN)
+        return []
+
+    answer = run(app, request(fields=[("X-Request-Id", v) for v in values], identity="i"))
+    assert re.fullmatch("[0-9a-f]{32}", seen["HTTP_X_REQUEST_ID"])
+    assert answer.get("X-Request-Id") == seen["HTTP_X_REQUEST_ID"]
+    assert "HTTP_TRACEPARENT" not in seen
+
+
+BAD_PARENTS = [[TRACEPARENT.upper()], [TRACEPARENT + "-x"], ["ff" + TRACEPARENT[2:]], [TRACEPARENT, TRACEPARENT], [""]]
+
+
+@pytest.mark.parametrize("values", BAD_PARENTS)
+def test_with_another_traceparent_a_trace_begins_and_its_state_is_dropped(environ, values):
+    fields = [("tracestate", "a=1"), *(("traceparent", v) for v in values), ("Tracestate", "b=2")]
+    env = environ(request(fields=fields, identity="t"))
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", env["HTTP_TRACEPARENT"])
+    assert TRACE not in env["HTTP_TRACEPARENT"].lower()
+    assert "HTTP_TRACESTATE" not in env
+
+
+def test_fields_of_a_later_request_do_not_show_in_an_earlier_shape(environ):
+    env = environ(request(fields=[("tracestate", "a=1")], identity="it"))
+    assert "HTTP_TRACESTATE" not in env and "HTTP_TRACEPARENT" in env
+    env = environ(request(fields=[("tracestate", "a=1"), ("traceparent", "what it says"), ("X-Request-Id", "a b")]))
+    assert env["HTTP_TRACESTATE"] == "a=1" and env["HTTP_TRACEPARENT"] == "what it says"
+    assert env["HTTP_X_REQUEST_ID"] == "a b"  # without these settings nothing is touched
+
+
+def test_an_application_may_name_its_answer_itself(run):
+    answer = run(simple(b"x", headers=[("x-request-id", "mine")]), request(identity="i"))
+    assert answer.get("X-Request-Id") == "mine"
+
+
+def test_an_error_page_carries_the_request_id(run):
+    def app(env, start):
+        start("200 OK", [("X-Request-Id", "mine")])
+        raise RuntimeError
+
+    answer = run(app, request(fields=[("X-Request-Id", "his")], identity="i"))
+    assert answer.status == 500 and answer.get("X-Request-Id") == "his"
 
 
 def test_absolute_target_decides_the_host(environ):

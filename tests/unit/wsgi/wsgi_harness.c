@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "handler/reply.h"
 #include "http/h1_parse.h"
+#include "serve/identity.h"
 #include "wsgi/wsgi.h"
 
 #define PIECES_MAX 64
@@ -46,6 +47,7 @@ struct job {
     int flush_plan[32];
     unsigned n_flush, next_flush;
     struct arena arena;
+    struct identity identity;
     struct call call;
     struct buf sent;         /* all flushed bytes */
     size_t flush_ends[4096]; /* length of `sent` after each flush */
@@ -194,7 +196,8 @@ static int text_into(char *to, size_t size, PyObject *spec, const char *name)
 }
 
 /* The dict's keys: raw, body (bytes: complete), spill (bool), pieces (list of bytes, int or None =
- * wait), peer facts, gone, flush (list of negative errnos). */
+ * wait), peer facts, gone, flush (list of negative errnos), identity (of "ite": request id, trace
+ * context, spans are exported). */
 static struct job *job_new(PyObject *spec, uint64_t id)
 {
     struct job *j = calloc(1, sizeof *j);
@@ -295,6 +298,15 @@ static struct job *job_new(PyObject *spec, uint64_t id)
                 j->req.fields[i].dropped = true;
     o = PyDict_GetItemString(spec, "keep_alive");
     job_reset(j, id, !o || PyObject_IsTrue(o));
+    if ((o = PyDict_GetItemString(spec, "identity"))) {
+        static struct trace_source source = {.key = {1, 2}};
+        const char *what = PyUnicode_AsUTF8(o);
+        const struct identity_rules rules = {strchr(what, 'i') != NULL, strchr(what, 't') != NULL,
+                                             strchr(what, 'e') != NULL, 1000};
+        identity_take(&j->identity, &j->req, &rules, &source);
+        j->call.request_id = j->identity.request_id;
+        j->call.trace = j->identity.traced ? &j->identity.trace : NULL;
+    }
     return PyErr_Occurred() ? (job_free(j), NULL) : j;
 bad:
     job_free(j);
