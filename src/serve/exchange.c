@@ -123,6 +123,7 @@ static struct exchange *take(struct server *s)
         x->call.ends_early = &s->streams_end;
         x->call.close_unknown = s->conf->dialect == CONF_WAITRESS;
         x->call.drop_reserved = server_is_gunicorn(s);
+        x->call.server_timing = s->conf->server_timing;
         if (s->access)
             x->call.n_watch = access_environ(s->access, &x->call.watch);
         pthread_mutex_init(&x->lock, NULL);
@@ -388,9 +389,16 @@ static void start_call(struct exchange *x)
     c->start_ns = 0;
     x->wall_ns = 0;
     x->run_ns = x->end_ns = 0;
-    if (s->access) {
+    c->ready_ns = c->run_ns = 0;
+    if (s->timed) {
         c->start_ns = clock_mono_ns();
-        x->wall_ns = clock_wall_ns();
+        if (s->access)
+            x->wall_ns = clock_wall_ns();
+    }
+    if (s->identifies) {
+        identity_take(&x->identity, &x->req, &s->identity, &s->ids);
+        c->request_id = x->identity.request_id;
+        c->trace = x->identity.traced ? &x->identity.trace : NULL;
     }
 }
 
@@ -471,13 +479,21 @@ static WEIR_COLD void watch_run(struct exchange *x)
     set_alarm(x, due_ms(x));
 }
 
+/* The moment in which it begins to wait; without a body that of its head. */
+static int64_t now_or_start(const struct exchange *x)
+{
+    return x->req.framing == REQ_BODY_NONE ? x->call.start_ns : clock_mono_ns();
+}
+
 /* It goes on the ready queue. */
 static inline void start_waiting(struct exchange *x)
 {
     struct server *s = x->server;
     x->state = X_IN_WORK;
+    if (s->timed && !x->call.ready_ns)
+        x->call.ready_ns = now_or_start(x);
     if (WEIR_UNLIKELY(x->flight != NULL))
-        flights_ready(x);
+        flights_enter_at(x, FLIGHT_READY, x->flight->state == FLIGHT_READING ? x->call.ready_ns : 0);
     if (WEIR_UNLIKELY(!s->ready_watched))
         server_watch_ready(s);
     if (WEIR_UNLIKELY(s->conf->run_timeout))
@@ -825,6 +841,8 @@ void exchange_go_on(struct exchange *x)
         break;
     case ADMISSION_PARKED:
         x->state = X_PARKED;
+        if (x->server->timed && !x->call.ready_ns)
+            x->call.ready_ns = clock_mono_ns();
         flights_enter(x, x->admitted.park == PARK_QUOTA ? FLIGHT_QUOTA : FLIGHT_QUEUED);
         buf_fini(&x->call.out); /* of its last request: it may wait long, and with many */
         set_parked_alarm(x);
@@ -1118,9 +1136,9 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
     }
     /* Release: who sees it sees run_ns. */
     int64_t begun_ms = s->conf->run_timeout ? clock_mono_ms() : 1;
-    bool timed = s->access || x->flight;
+    bool timed = s->timed;
     if (timed)
-        x->run_ns = clock_mono_ns();
+        x->call.run_ns = x->run_ns = clock_mono_ns();
     flights_run(x, x->run_ns);
     atomic_store_explicit(&x->begun_ms, begun_ms, memory_order_release);
     s->app->run(s->app, local, &x->call);
@@ -1408,6 +1426,8 @@ static void record_answer(const struct answer *a, int cut)
         .status = status,
         .body_bytes = c->bodyless || a->wire_bytes < head ? 0 : c->sent,
         .request_id = x->call.id,
+        .x_request_id = x->call.request_id,
+        .trace_id = x->call.trace ? x->call.trace->trace_id : NULL,
         .wall_ns = x->wall_ns,
         .total_ns = now - x->call.start_ns,
         .queue_ns = ran ? x->run_ns - x->call.start_ns : 0,
@@ -1507,6 +1527,11 @@ static struct call other_call(const struct exchange *x)
                          .last = x->call.last,
                          .extra = x->call.extra,
                          .cors = x->call.cors,
+                         .request_id = x->call.request_id,
+                         .server_timing = x->call.server_timing,
+                         .start_ns = x->call.start_ns,
+                         .ready_ns = x->call.ready_ns,
+                         .run_ns = x->call.run_ns,
                          .bodyless = x->req.head};
 }
 
@@ -1868,6 +1893,10 @@ static void on_refuse(struct h1_conn *hc, const struct h1_error *why, struct buf
     if (x) {
         c.extra = x->call.extra;
         c.cors = x->call.cors;
+        c.request_id = x->call.request_id;
+        c.server_timing = x->call.server_timing;
+        c.start_ns = x->call.start_ns;
+        c.ready_ns = x->call.ready_ns;
     }
     if (refused && refusal_status(refused->id) == why->status)
         refuse(&c, refused);

@@ -29,6 +29,7 @@
 #include "http/h1_conn.h"
 #include "net/loop.h"
 #include "serve/admission.h"
+#include "serve/identity.h"
 #include "serve/lead.h"
 #include "serve/server.h"
 
@@ -82,6 +83,7 @@ struct exchange {
     int64_t slow_ms;           /* leader: loop time at which slow-request tells of it; 0: never, or told */
     enum exchange_late late;   /* leader */
     int64_t late_ms;           /* leader: loop time at which it became late */
+    struct identity identity;  /* of call.request_id and call.trace */
     struct flight *flight;     /* of server->flights; NULL: nobody looks */
     bool recorded;             /* leader: another answer was given and recorded while the run goes on */
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */

@@ -141,7 +141,8 @@ void flights_close(struct server *s)
 void flights_head(struct exchange *x)
 {
     struct server_flights *s = &x->server->flights;
-    int64_t now_ns = clock_mono_ns();
+    int64_t now_ns = x->call.start_ns;
+    const struct identity *id = &x->identity;
     struct flight *f = x->flight = flight_begin(s->telemetry, s->slot, now_ns);
     if (WEIR_UNLIKELY(!f))
         return;
@@ -155,6 +156,13 @@ void flights_head(struct exchange *x)
     put_text(f->path, sizeof f->path, x->req.path);
     put_text(f->address, sizeof f->address,
              slice_str(p && *p->client.host ? p->client.host : x->peer.remote_addr));
+    put_text(f->request_id, sizeof f->request_id, x->call.request_id);
+    if (x->call.trace) {
+        memcpy(f->trace_id, id->trace.trace_id, sizeof f->trace_id);
+        memcpy(f->parent_id, id->trace.parent_id, sizeof f->parent_id);
+        memcpy(f->span_id, id->trace.span_id, sizeof f->span_id);
+        f->sampled = id->trace.sampled;
+    }
     flight_edited(f);
 }
 
@@ -212,17 +220,6 @@ void flights_enter(struct exchange *x, enum flight_state state)
 {
     if (x->flight)
         flight_enter(x->server->flights.worker, x->flight, state, clock_mono_ns());
-}
-
-void flights_ready(struct exchange *x)
-{
-    struct flight *f = x->flight;
-    if (!f)
-        return;
-    /* Without a body and without a wait it is the moment of its head. */
-    bool at_once = x->req.framing == REQ_BODY_NONE && f->state == FLIGHT_READING;
-    flight_enter(x->server->flights.worker, f, FLIGHT_READY,
-                 at_once ? f->at_ns[FLIGHT_READING] : clock_mono_ns());
 }
 
 void flights_run(struct exchange *x, int64_t now_ns)

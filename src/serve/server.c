@@ -539,6 +539,14 @@ int server_start(struct server *s, struct err *e)
     uv_timer_init(&s->loop.uv, &s->alarm_timer);
     s->alarm_timer.data = s;
     worker_init(s);
+    s->identity = (struct identity_rules){.request_id = c->request_id,
+                                          .trace = c->trace_context,
+                                          .export = *c->otlp_endpoint != '\0',
+                                          .permille = (unsigned)c->trace_sample * 10};
+    s->identifies = c->request_id || c->trace_context;
+    s->timed = s->access || s->flights.telemetry || c->server_timing;
+    if (s->identifies && (rc = trace_source_init(&s->ids)))
+        return err_set(e, "cannot start: no random numbers: %s", strerror(-rc));
     s->checks_heads = s->admission.policy || s->conf->deadline || s->conf->slow_request;
     if (admission_start(s, e))
         return -1;

@@ -27,6 +27,7 @@
 #include "obs/scoreboard.h"
 #include "serve/admission.h"
 #include "serve/flights.h"
+#include "serve/identity.h"
 #include "serve/lead.h"
 #include "serve/worker.h"
 
@@ -55,6 +56,9 @@ struct server {
     struct worker worker;
     struct server_admission admission;
     struct server_flights flights;
+    struct identity_rules identity; /* what requests are to be called */
+    struct trace_source ids;
+    bool identifies, timed;         /* any of that; times are taken for somebody */
 
     struct routes *routes;     /* owned; paths that C handlers answer; NULL = none */
     struct reply_ident ident;  /* of all responses */
