@@ -456,11 +456,16 @@ static bool framing_decide(struct call *c, int64_t total)
 static char *put_ms(char *p, int64_t ns)
 {
     uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
-    p = put_decimal(p, us / 1000);
-    *p++ = '.';
-    for (unsigned div = 100; div; div /= 10)
-        *p++ = (char)('0' + us / div % 10);
-    return p;
+    unsigned part = (unsigned)(us % 1000);
+    if (WEIR_LIKELY(us < 10000))
+        *p++ = (char)('0' + us / 1000);
+    else
+        p = put_decimal(p, us / 1000);
+    p[0] = '.';
+    p[1] = (char)('0' + part / 100);
+    p[2] = (char)('0' + part / 10 % 10);
+    p[3] = (char)('0' + part % 10);
+    return p + 4;
 }
 
 /* What the client may know of where its time went, up to this moment. */

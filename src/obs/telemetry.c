@@ -52,8 +52,8 @@ const int64_t telemetry_bounds[TELEMETRY_BOUNDS] = {
 #undef DURATION
 };
 
-/* The first bound that is not below a power of two: where to begin. Filled in by telemetry_new, before
- * anything is counted; the same whoever fills it. */
+/* The first bound that is not below a power of two: where to begin. Filled in by telemetry_new,
+ * before anything is counted; the same whoever fills it. */
 static uint8_t begin_at[64];
 
 static void fill_begins(void)
@@ -352,27 +352,39 @@ static int64_t total_of(const struct flight *f)
     return f->at_ns[FLIGHT_NONE] - f->at_ns[FLIGHT_READING];
 }
 
-static void offer_slow(struct telemetry_worker *w, const struct flight *f)
+/* One of the slowest of its minute, perhaps. */
+static WEIR_COLD void keep_slow(struct telemetry_worker *w, const struct flight *f, int64_t end_ns)
 {
-    int64_t minute = (f->wall_ns + total_of(f)) / MINUTE_NS;
+    int64_t minute = end_ns / MINUTE_NS, least_ns = INT64_MAX;
     struct telemetry_minute *m = &w->minutes[minute % TELEMETRY_MINUTES];
-    if (WEIR_UNLIKELY(atomic_load_explicit(&m->minute, memory_order_relaxed) != minute)) {
+    if (atomic_load_explicit(&m->minute, memory_order_relaxed) != minute) {
         static const struct flight nothing;
         for (unsigned i = 0; i < TELEMETRY_SLOWEST; i++)
             keep_copy(&m->slowest[i], &nothing);
         atomic_store_explicit(&m->minute, minute, memory_order_release);
     }
-    struct flight *least = &m->slowest[0];
+    struct flight *least = NULL;
     for (unsigned i = 0; i < TELEMETRY_SLOWEST; i++) {
-        if (!m->slowest[i].id) {
+        int64_t ns = m->slowest[i].id ? total_of(&m->slowest[i]) : -1;
+        if (!least || ns < least_ns) {
             least = &m->slowest[i];
-            break;
+            least_ns = ns;
         }
-        if (total_of(&m->slowest[i]) < total_of(least))
-            least = &m->slowest[i];
     }
-    if (!least->id || total_of(f) > total_of(least))
+    if (total_of(f) > least_ns)
         keep_copy(least, f);
+    w->slow_floor_ns = least_ns; /* or more, now */
+    w->slow_until_ns = (minute + 1) * MINUTE_NS;
+}
+
+static inline void offer_slow(struct telemetry_worker *w, const struct flight *f)
+{
+    int64_t total_ns = total_of(f), end_ns = f->wall_ns + total_ns;
+    /* The clock may be set back, too. */
+    if (total_ns <= w->slow_floor_ns && end_ns < w->slow_until_ns &&
+        end_ns >= w->slow_until_ns - MINUTE_NS)
+        return;
+    keep_slow(w, f, end_ns);
 }
 
 static void keep_span(struct telemetry *t, struct telemetry_worker *w, const struct flight *f)

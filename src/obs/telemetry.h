@@ -160,6 +160,8 @@ struct telemetry_worker {
     _Atomic uint64_t span_head;           /* worker: next to write */
     _Atomic uint64_t span_tail;           /* the exporter: next to read */
     uint32_t free_first;                  /* private to the owner: 1 + index; 0: none */
+    int64_t slow_until_ns; /* the same: until then (wall clock) what takes no longer than … */
+    int64_t slow_floor_ns; /* … this is none of the slowest of its minute */
     struct telemetry_route routes[TELEMETRY_ROUTES_MAX];
     struct telemetry_minute minutes[TELEMETRY_MINUTES]; /* by minute % 60 */
     struct flight failed[TELEMETRY_FAILED];

@@ -1,40 +1,41 @@
-/*
- * trace: see the header.
- *
- * Ids are SipHash of a number that goes up, with a key that nobody knows: who has seen some of them
- * cannot tell another one, and none comes twice from one source.
- */
+/* trace: see the header. */
 #include "obs/trace.h"
 
-#include <endian.h>
 #include <errno.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "base/secret.h"
-#include "base/siphash.h"
 
-static struct siphash_key key_of(const struct trace_source *s)
+static inline uint64_t turn(uint64_t v, unsigned by)
 {
-    return (struct siphash_key){{s->key[0], s->key[1]}};
+    return v << by | v >> (64 - by);
 }
 
-static void next_128(struct trace_source *s, uint64_t out[2])
+/* xoshiro256++ of Blackman and Vigna. */
+static inline uint64_t next_64(struct trace_source *src)
 {
-    struct siphash_key key = key_of(s);
-    s->n++;
-    siphash128(&key, &s->n, sizeof s->n, out);
+    uint64_t *s = src->s, out = turn(s[0] + s[3], 23) + s[0], t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = turn(s[3], 45);
+    return out;
 }
 
-static uint64_t next_64(struct trace_source *s)
+static inline void next_128(struct trace_source *s, uint64_t out[2])
 {
-    struct siphash_key key = key_of(s);
-    s->n++;
-    return siphash64(&key, &s->n, sizeof s->n);
+    out[0] = next_64(s);
+    out[1] = next_64(s);
 }
 
 int trace_source_init(struct trace_source *s)
 {
-    s->n = 0;
-    return secret_random(s->key, sizeof s->key) ? 0 : -EIO;
+    return secret_random(s->s, sizeof s->s) ? 0 : -EIO;
 }
 
 /* ---- hexadecimal digits ---- */
@@ -61,23 +62,37 @@ static bool read_hex(unsigned char *to, const char *from, size_t n)
     return !(bad & 16);
 }
 
-/* Four bytes as eight digits, all at once: each half byte in a byte of its own, the high half
- * first; one above 9 gets what lies between '9' and 'a' more. */
-static void write_hex_4(char *to, const unsigned char *from)
+/* The digits of half bytes: one above 9 gets what lies between '9' and 'a' more. */
+#if defined(__SSE2__)
+static inline __m128i digits_of(__m128i halves)
 {
-    const uint64_t ones = 0x0101010101010101u, half = 0x000f000f000f000fu;
-    uint64_t v = (uint64_t)from[0] | (uint64_t)from[1] << 16 | (uint64_t)from[2] << 32 |
-                 (uint64_t)from[3] << 48;
-    v = (v >> 4 & half) | (v & half) << 8;
-    uint64_t above = (v + 6 * ones) >> 4 & ones;
-    v = htole64(v + '0' * ones + above * ('a' - '9' - 1));
-    memcpy(to, &v, sizeof v);
+    __m128i above = _mm_cmpgt_epi8(halves, _mm_set1_epi8(9));
+    __m128i more = _mm_and_si128(above, _mm_set1_epi8('a' - '9' - 1));
+    return _mm_add_epi8(_mm_add_epi8(halves, _mm_set1_epi8('0')), more);
 }
+
+static inline void write_hex_8(char *to, const unsigned char *from)
+{
+    __m128i v = _mm_loadl_epi64((const __m128i *)(const void *)from);
+    __m128i high = _mm_and_si128(_mm_srli_epi16(v, 4), _mm_set1_epi8(15));
+    __m128i low = _mm_and_si128(v, _mm_set1_epi8(15));
+    _mm_storeu_si128((__m128i *)(void *)to, digits_of(_mm_unpacklo_epi8(high, low)));
+}
+#else
+static inline void write_hex_8(char *to, const unsigned char *from)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (unsigned i = 0; i < 8; i++) {
+        to[2 * i] = digits[from[i] >> 4];
+        to[2 * i + 1] = digits[from[i] & 15];
+    }
+}
+#endif
 
 void trace_hex(char *to, const unsigned char *from, size_t n)
 {
-    for (size_t i = 0; i < n; i += 4)
-        write_hex_4(to + 2 * i, from + i);
+    for (size_t i = 0; i < n; i += 8)
+        write_hex_8(to + 2 * i, from + i);
 }
 
 /* ---- W3C trace context ---- */

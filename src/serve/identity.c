@@ -20,6 +20,38 @@ static struct slice once_of(const struct once *o)
     return o->times == 1 ? o->value : (struct slice){0};
 }
 
+static void take_trace(struct identity *id, struct slice parent, const struct identity_rules *rules,
+                       struct trace_source *s)
+{
+    id->traced = rules->trace;
+    if (!rules->trace)
+        return;
+    id->begun = !trace_parse(&id->trace, parent);
+    if (id->begun)
+        trace_begin(&id->trace, s, rules->permille);
+    else if (rules->export && id->trace.sampled)
+        trace_span(&id->trace, s);
+    else
+        trace_pass(&id->trace);
+}
+
+/* A new one is that of the trace which begins with it: one name to look for. */
+static void take_id(struct identity *id, struct slice asked, const struct identity_rules *rules,
+                    struct trace_source *s)
+{
+    id->request_id = (struct slice){0};
+    if (!rules->request_id)
+        return;
+    id->request_id = asked;
+    if (request_id_is_good(asked))
+        return;
+    if (id->traced && id->begun)
+        trace_hex(id->made, id->trace.trace_id, sizeof id->trace.trace_id);
+    else
+        request_id_write(id->made, s);
+    id->request_id = slice_of(id->made, sizeof id->made);
+}
+
 void identity_take(struct identity *id, const struct req *r, const struct identity_rules *rules,
                    struct trace_source *s)
 {
@@ -32,21 +64,6 @@ void identity_take(struct identity *id, const struct req *r, const struct identi
         else if (f->name.n == PARENT.n && slice_ieq(f->name, PARENT))
             note(&parent, f);
     }
-    id->request_id = (struct slice){0};
-    if (rules->request_id) {
-        id->request_id = once_of(&asked);
-        if (!request_id_is_good(id->request_id)) {
-            request_id_write(id->made, s);
-            id->request_id = slice_of(id->made, sizeof id->made);
-        }
-    }
-    id->traced = rules->trace;
-    if (!rules->trace)
-        return;
-    if (!trace_parse(&id->trace, once_of(&parent)))
-        trace_begin(&id->trace, s, rules->permille);
-    else if (rules->export && id->trace.sampled)
-        trace_span(&id->trace, s);
-    else
-        trace_pass(&id->trace);
+    take_trace(id, once_of(&parent), rules, s);
+    take_id(id, once_of(&asked), rules, s);
 }

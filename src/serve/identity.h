@@ -22,9 +22,9 @@ struct identity_rules {
 };
 
 struct identity {
-    struct slice request_id;    /* 1 to REQUEST_ID_BYTES_MAX bytes; .n 0: not asked for */
-    struct trace_context trace; /* with `traced` */
-    bool traced;
+    struct slice request_id;     /* 1 to REQUEST_ID_BYTES_MAX bytes; .n 0: not asked for */
+    struct trace_context trace;  /* with `traced` */
+    bool traced, begun;          /* begun: by this request */
     char made[REQUEST_ID_BYTES]; /* what request_id points to where it is new */
 };
 

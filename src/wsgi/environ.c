@@ -550,6 +550,40 @@ static int tls_put(struct environ_template *t, const struct tls_facts *tls)
     return 0;
 }
 
+/* Room for `n` bytes of ASCII under `key`: the text of the last request, when nobody but the template
+ * has it any more (its own reference and that of its dict), else a new one. NULL: no memory. */
+static char *text_again(struct environ_template *t, enum environ_slot slot, PyObject *key, size_t n)
+{
+    PyObject *text = t->now[slot];
+    if (WEIR_UNLIKELY(!text || Py_REFCNT(text) != 2 || PyUnicode_CHECK_INTERNED(text) ||
+                      PyUnicode_GET_LENGTH(text) != (Py_ssize_t)n)) {
+        text = PyUnicode_New((Py_ssize_t)n, 127); /* new, given to slot_put */
+        if (slot_put(t, slot, key, text))
+            return NULL;
+    }
+    ((PyASCIIObject *)text)->hash = -1;
+    return (char *)PyUnicode_1BYTE_DATA(text);
+}
+
+/* What the request is called here and elsewhere. Its fields cannot replace it: see is_ours. */
+static int identity_put(struct environ_template *t, const struct call *c)
+{
+    char *to;
+    if (c->request_id.n) {
+        to = text_again(t, SLOT_REQUEST_ID, W_KEY(http_x_request_id), c->request_id.n);
+        if (WEIR_UNLIKELY(!to))
+            return -1;
+        memcpy(to, c->request_id.p, c->request_id.n);
+    }
+    if (c->trace) {
+        to = text_again(t, SLOT_TRACEPARENT, W_KEY(http_traceparent), TRACE_PARENT_BYTES);
+        if (WEIR_UNLIKELY(!to))
+            return -1;
+        trace_write(to, c->trace);
+    }
+    return 0;
+}
+
 /* Both names of client_disconnected. */
 static int gone_put(struct wsgi_run *run, struct environ_template *t)
 {
@@ -646,9 +680,10 @@ static int grow(PyObject *d)
 }
 
 /* A new dict. Everything in it holds for each request, or is replaced for each. */
-static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bool has_port,
-                          bool has_host, bool roomy)
+static PyObject *base_new(const struct wsgi *w, const struct call *c, bool has_port, bool has_host,
+                          bool roomy)
 {
+    const struct call_peer *peer = c->peer;
     PyObject *d = PyDict_New(); /* new */
     if (!d)
         return NULL;
@@ -676,6 +711,8 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
                put_same(d, W_KEY(waitress_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_client_disconnected), Py_None) ||
                put_same(d, W_KEY(weir_request_id), Py_None) ||
+               (c->request_id.n && put_same(d, W_KEY(http_x_request_id), Py_None)) ||
+               (c->trace && put_same(d, W_KEY(http_traceparent), Py_None)) ||
                (peer->is_tls &&
                 (put(d, W_KEY(https), latin1(SLICE("on"))) ||
                  put_same(d, W_KEY(ssl_protocol), empty) || put_same(d, W_KEY(ssl_cipher), empty) ||
@@ -689,19 +726,22 @@ static PyObject *base_new(const struct wsgi *w, const struct call_peer *peer, bo
 }
 
 /* Borrowed. */
-static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool has_port,
-                           bool has_host, bool roomy)
+static PyObject *base_find(struct wsgi *w, const struct call *c, bool has_port, bool has_host,
+                           bool roomy)
 {
     struct environ_state *st = &w->environ;
+    const struct call_peer *peer = c->peer;
+    bool has_id = c->request_id.n != 0, has_trace = c->trace != NULL;
     for (unsigned i = 0; i < countof(st->bases); i++) {
         const struct environ_base *b = &st->bases[i];
         if (b->dict && b->is_unix == peer->is_unix && b->is_tls == peer->is_tls &&
             b->has_port == has_port && b->has_host == has_host && b->roomy == roomy &&
+            b->has_id == has_id && b->has_trace == has_trace &&
             memcmp(b->server_port, peer->server_port, sizeof b->server_port) == 0 &&
             strcmp(b->server_addr, peer->server_addr) == 0)
             return b->dict;
     }
-    PyObject *dict = base_new(w, peer, has_port, has_host, roomy); /* new */
+    PyObject *dict = base_new(w, c, has_port, has_host, roomy); /* new */
     if (!dict)
         return NULL;
     struct environ_base *b = &st->bases[st->next_base++ % countof(st->bases)];
@@ -712,6 +752,8 @@ static PyObject *base_find(struct wsgi *w, const struct call_peer *peer, bool ha
     b->has_port = has_port;
     b->has_host = has_host;
     b->roomy = roomy;
+    b->has_id = has_id;
+    b->has_trace = has_trace;
     memcpy(b->server_port, peer->server_port, sizeof b->server_port); /* whole, as it is compared */
     snprintf(b->server_addr, sizeof b->server_addr, "%s", peer->server_addr);
     return dict;
@@ -843,19 +885,6 @@ static int who_put(struct environ_state *st, PyObject *dict, const struct who *w
                : 0;
 }
 
-/* What the request is called here and elsewhere; before its fields, which cannot replace it. */
-static int identity_put(PyObject *dict, const struct call *c)
-{
-    if (c->request_id.n &&
-        put(dict, W_KEY(http_x_request_id), ascii(c->request_id.p, c->request_id.n)))
-        return -1;
-    if (!c->trace)
-        return 0;
-    char parent[TRACE_PARENT_BYTES];
-    trace_write(parent, c->trace);
-    return put(dict, W_KEY(http_traceparent), ascii(parent, sizeof parent));
-}
-
 /* What belongs to this request alone. */
 static int request_put(struct wsgi_run *run, PyObject *dict)
 {
@@ -887,20 +916,20 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
     char port[8] = {0};
     bool has_port = client_of(run->c, &addr, port);
     bool has_host = host_of(run->c, &host);
-    PyObject *base = base_find(run->w, run->c->peer, has_port, has_host, roomy); /* borrowed */
+    PyObject *base = base_find(run->w, run->c, has_port, has_host, roomy); /* borrowed */
     if (!base || (WEIR_UNLIKELY(t->base != base) && template_new(t, base)))
         return NULL;
     if (WEIR_UNLIKELY(client_put(run, t, addr, has_port ? port : NULL) ||
                       (has_host && host_put(run, t, host)) || target_put(run, t) ||
-                      (run->c->tls && tls_put(t, run->c->tls)) || gone_put(run, t))) {
+                      (run->c->tls && tls_put(t, run->c->tls)) || identity_put(t, run->c) ||
+                      gone_put(run, t))) {
         wsgi_template_clear(t); /* half filled */
         return NULL;
     }
     PyObject *dict = PyDict_Copy(t->dict); /* new */
     if (!dict)
         return NULL;
-    if (WEIR_UNLIKELY(identity_put(dict, run->c) || request_put(run, dict) ||
-                      fields_put(run, dict) ||
+    if (WEIR_UNLIKELY(request_put(run, dict) || fields_put(run, dict) ||
                       (run->c->proxy && facts_put(run, dict, run->c->proxy)) ||
                       (run->c->tls && client_cert_put(dict, run->c->tls)))) {
         Py_DECREF(dict);

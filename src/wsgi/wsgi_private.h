@@ -90,12 +90,15 @@ struct environ_base {
     bool is_unix, is_tls;
     bool has_port, has_host; /* REMOTE_PORT and HTTP_HOST stand in it */
     bool roomy;              /* its table has room for many fields */
+    bool has_id, has_trace;  /* HTTP_X_REQUEST_ID and HTTP_TRACEPARENT stand in it, as ours */
 };
 
 /* Values of the template that change less often than requests come: with their connection, or their
  * URL. */
 enum environ_slot {
-    SLOT_ADDR = 0,
+    SLOT_REQUEST_ID = 0, /* these two are new each time: see text_again */
+    SLOT_TRACEPARENT,
+    SLOT_ADDR,
     SLOT_PORT,
     SLOT_HOST,
     SLOT_NAME,

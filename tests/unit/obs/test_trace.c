@@ -166,7 +166,7 @@ static void as_many_traces_are_sampled_as_was_said(void **state)
     (void)state;
     static const unsigned PERMILLE[] = {0, 1, 10, 250, 500, 999, 1000};
     enum { N = 100000 };
-    struct trace_source s = {.key = {1, 2}}; /* the same numbers each time */
+    struct trace_source s = {.s = {1, 2}}; /* the same numbers each time */
     for (size_t i = 0; i < sizeof PERMILLE / sizeof PERMILLE[0]; i++) {
         int sampled = 0;
         for (int k = 0; k < N; k++) {
