@@ -10,7 +10,7 @@ import sysconfig
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BASE = ("arena", "buf", "err", "log", "must", "secret", "siphash")
+BASE = ("arena", "buf", "err", "log", "must", "secret")
 
 
 def build(folder):

@@ -299,7 +299,7 @@ static struct job *job_new(PyObject *spec, uint64_t id)
     o = PyDict_GetItemString(spec, "keep_alive");
     job_reset(j, id, !o || PyObject_IsTrue(o));
     if ((o = PyDict_GetItemString(spec, "identity"))) {
-        static struct trace_source source = {.key = {1, 2}};
+        static struct trace_source source = {.s = {1, 2}};
         const char *what = PyUnicode_AsUTF8(o);
         const struct identity_rules rules = {strchr(what, 'i') != NULL, strchr(what, 't') != NULL,
                                              strchr(what, 'e') != NULL, 1000};
