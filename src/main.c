@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "obs/metric.h"
 #include "proc/healthcheck.h"
 #include "proc/signals.h"
 
@@ -103,10 +104,30 @@ static int healthcheck(int argc, char **argv)
     return healthcheck_main(argc - 1, argv + 1, environ, stdout, stderr);
 }
 
+/* A full disk or a closed pipe must not look like success. */
+static int told(int status)
+{
+    if (fflush(stdout) != 0 && status == 0) {
+        fprintf(stderr, "weir: cannot write to standard output: %s\n", strerror(errno));
+        return 1;
+    }
+    return status;
+}
+
+/* The reference that is not made of tables of src/conf. */
+static bool wants_metrics(int argc, char **argv)
+{
+    return argc == 3 && strcmp(argv[1], "--dump-reference") == 0 && strcmp(argv[2], "metrics") == 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "healthcheck") == 0)
         return healthcheck(argc, argv);
+    if (wants_metrics(argc, argv)) {
+        metric_reference(stdout);
+        return told(0);
+    }
     /* By enum conf_dialect. */
     static const char *const names[] = {"weir", "weir waitress-serve", "weir gunicorn"};
     const char *word = argc > 1 ? argv[1] : "";
@@ -151,11 +172,7 @@ int main(int argc, char **argv)
         status = run_python(argc, argv);
         break;
     }
-    /* A full disk or a closed pipe must not look like success. */
-    if (fflush(stdout) != 0 && status == 0) {
-        fprintf(stderr, "weir: cannot write to standard output: %s\n", strerror(errno));
-        status = 1;
-    }
+    status = told(status);
 out:
     conf_fini(&conf);
     free(args);

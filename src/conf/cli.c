@@ -127,7 +127,7 @@ static int dump_reference(struct cli *cli, const char *which)
     }
     return err_set(cli->e,
                    "--dump-reference: '%.100s' is unknown; give settings, waitress, "
-                   "gunicorn, policy, man, bash, zsh or fish",
+                   "gunicorn, policy, metrics, man, bash, zsh or fish",
                    which);
 }
 

@@ -303,7 +303,7 @@ static void references_are_up_to_date(void **state)
     (void)state;
     compare_reference("settings", "settings.md");
     compare_reference("waitress", "waitress-options.md");
-    refuses("weir --dump-reference x", "give settings, waitress, gunicorn, policy, man, bash, zsh or fish");
+    refuses("weir --dump-reference x", "give settings, waitress, gunicorn, policy, metrics, man, bash, zsh or fish");
 }
 
 static void set_by_name_serves_callers(void **state)
