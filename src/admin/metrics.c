@@ -289,10 +289,10 @@ static void find_slots(struct page *p)
     for (unsigned i = 0; i < b->n_slots && i < p->v->telemetry->n_slots; i++) {
         const struct scoreboard_slot *s = &b->slots[i];
         int state = atomic_load(&s->state);
-        if (!p->v->alone && !atomic_load(&s->generation) && !atomic_load(&s->pid))
+        if (!atomic_load(&s->generation) && !atomic_load(&s->pid))
             continue;
         p->used[p->n_used++] = (uint16_t)i;
-        if (p->v->alone || state == WORKER_READY || state == WORKER_DRAINING)
+        if (state == WORKER_READY || state == WORKER_DRAINING)
             p->serving[p->n_serving++] = (uint16_t)i;
     }
 }
@@ -661,7 +661,7 @@ static void write_workers(struct page *p)
     const struct scoreboard *b = p->v->board;
     uint64_t states[WORKER_DEAD + 1] = {0};
     for (unsigned i = 0; i < p->n_used; i++) {
-        int state = p->v->alone ? WORKER_READY : atomic_load(&b->slots[p->used[i]].state);
+        int state = atomic_load(&b->slots[p->used[i]].state);
         if (state > WORKER_NONE && state <= WORKER_DEAD)
             states[state]++;
     }
@@ -714,7 +714,7 @@ static int64_t worker_descriptors_limit(const struct page *p, unsigned slot)
 {
     static const char line[] = "Max open files";
     char text[4096], *at;
-    long pid = p->v->alone ? getpid() : atomic_load(&p->v->board->slots[slot].pid);
+    long pid = atomic_load(&p->v->board->slots[slot].pid);
     if (pid <= 0 || !read_proc(pid, "limits", text, sizeof text) || !(at = strstr(text, line)))
         return -1;
     int64_t limit = strtoll(at + strlen(line), NULL, 10); /* "unlimited" is no number */

@@ -43,10 +43,13 @@ static void look_at_process(struct server *s, int64_t now_ns)
     struct lead_stats stats;
     lead_stats(s->lead, &stats);
     atomic_store_explicit(&w->threads, stats.threads, memory_order_relaxed);
-    atomic_store_explicit(&w->inline_runs, stats.inline_runs, memory_order_relaxed);
-    atomic_store_explicit(&w->away_runs, stats.away_runs, memory_order_relaxed);
-    atomic_store_explicit(&w->deposed, stats.deposed + stats.deposed_gil, memory_order_relaxed);
-    atomic_store_explicit(&w->burst, stats.burst, memory_order_relaxed);
+    atomic_store_explicit(&w->inline_runs, f->before.inline_runs + stats.inline_runs,
+                          memory_order_relaxed);
+    atomic_store_explicit(&w->away_runs, f->before.away_runs + stats.away_runs,
+                          memory_order_relaxed);
+    atomic_store_explicit(&w->deposed, f->before.deposed + stats.deposed + stats.deposed_gil,
+                          memory_order_relaxed);
+    atomic_store_explicit(&w->burst, f->before.burst + stats.burst, memory_order_relaxed);
     atomic_store_explicit(&w->rss_bytes, worker_rss_bytes(), memory_order_relaxed);
     atomic_store_explicit(&w->buffered_bytes, atomic_load_explicit(&s->memory, memory_order_relaxed),
                           memory_order_relaxed);
@@ -107,6 +110,10 @@ void flights_join(struct server *s)
     f->spans = *s->conf->otlp_endpoint != '\0';
     f->wall_less_mono_ns = clock_wall_ns() - clock_mono_ns();
     telemetry_adopt(f->telemetry, f->slot);
+    f->before = (struct lead_stats){.inline_runs = atomic_load(&f->worker->inline_runs),
+                                    .away_runs = atomic_load(&f->worker->away_runs),
+                                    .deposed = atomic_load(&f->worker->deposed),
+                                    .burst = atomic_load(&f->worker->burst)};
     for (unsigned i = 0; i < s->conf->policy.n_routes; i++)
         f->rows[i] =
             (uint16_t)telemetry_find_route(f->telemetry, s->conf->policy.routes[i].name);

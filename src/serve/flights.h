@@ -16,6 +16,7 @@
 #include "conf/policy.h"
 #include "obs/scoreboard.h"
 #include "obs/telemetry.h"
+#include "serve/lead.h"
 
 struct exchange;
 struct server;
@@ -33,6 +34,7 @@ struct server_flights {
     uv_timer_t beat;                 /* figures that nobody else writes; runs with telemetry only */
     uint64_t beat_ms;                /* loop time at which it is due next */
     int64_t descriptors_ns;          /* when they were counted last */
+    struct lead_stats before;        /* runs of the processes that had the slot before */
     struct scoreboard_slot *alone_slot; /* where this process serves alone, and somebody looks */
 };
 
