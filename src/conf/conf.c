@@ -468,42 +468,81 @@ void conf_complain(const struct conf *c, const char *program, const struct err *
     fprintf(out, "%s --help lists the options.\n", program);
 }
 
-static void print_one(const char *name, const char *value, const char *source, FILE *out)
+/* Who may read the settings need not know these. */
+static bool is_secret(const struct conf_row *row)
 {
-    int n = fprintf(out, "%s = %s", name, value);
-    fprintf(out, "%*s# %s\n", n < 40 ? 40 - n : 1, "", source);
+    return row == &conf_rows[CONF_ROW_admin_token] || row == &conf_rows[CONF_ROW_otlp_headers] ||
+           row == &conf_rows[CONF_ROW_env];
 }
 
-void conf_print(const struct conf *c, FILE *out)
+/* "(set)", or the names of a list of NAME=VALUE. */
+static void format_secret(const struct conf *c, const struct conf_row *row, char *out, size_t n)
+{
+    const void *field = (const char *)c + row->offset;
+    *out = 0;
+    if (row->kind != KIND_LIST) {
+        snprintf(out, n, "%s", **(const char *const *)field ? "(set)" : "");
+        return;
+    }
+    const struct conf_list *list = field;
+    for (unsigned i = 0; i < list->n; i++) {
+        size_t used = strlen(out);
+        snprintf(out + used, n - used, "%s%.*s=(set)", i ? ", " : "",
+                 (int)strcspn(list->items[i], "="), list->items[i]);
+    }
+}
+
+/* Where the addresses come from. */
+static const char *bind_source(const struct conf *c)
+{
+    const struct conf_priv *p = conf_priv(c);
+    const struct conf_mark *mark = conf_mark(c, CONF_ROW_bind);
+    return mark->level > LEVEL_DEFAULT && !conf_bind_is_weaker(c)
+               ? (mark->place ? mark->place : mark->source)
+           : p->listen.n        ? "listen"
+           : p->unix_socket     ? "unix-socket"
+           : p->have_sockets    ? "sockets"
+           : p->host || p->port ? "host, port"
+           : p->systemd_fds     ? "LISTEN_FDS"
+           : p->port_env        ? p->port_env_source
+                                : "default";
+}
+
+void conf_each(const struct conf *c, conf_told *fn, void *arg)
 {
     char value[2048];
     for (unsigned i = 0; i < CONF_ROWS; i++) {
         const struct conf_row *row = &conf_rows[i];
         const struct conf_mark *mark = &conf_priv(c)->marks[i];
         if (row == &conf_rows[CONF_ROW_bind]) {
-            const struct conf_priv *p = conf_priv(c);
-            const char *place = mark->place ? mark->place : mark->source;
-            const char *source = mark->level > LEVEL_DEFAULT && !conf_bind_is_weaker(c) ? place
-                                 : p->listen.n               ? "listen"
-                                 : p->unix_socket            ? "unix-socket"
-                                 : p->have_sockets           ? "sockets"
-                                 : p->host || p->port        ? "host, port"
-                                 : p->systemd_fds            ? "LISTEN_FDS"
-                                 : p->port_env               ? p->port_env_source
-                                                             : "default";
             for (unsigned k = 0; k < c->n_binds; k++)
-                print_one("bind", c->binds[k].text, source, out);
+                fn(arg, "bind", c->binds[k].text, bind_source(c));
             continue;
         }
-        conf_value_format(c, row, value, sizeof value);
-        print_one(row->name, value, mark->place ? mark->place : mark->source, out);
+        if (is_secret(row))
+            format_secret(c, row, value, sizeof value);
+        else
+            conf_value_format(c, row, value, sizeof value);
+        fn(arg, row->name, value, mark->place ? mark->place : mark->source);
     }
     for (unsigned i = 0; i < c->n_tls_hosts; i++)
         for (unsigned k = 0; k < c->tls_hosts[i].names.n; k++) {
             snprintf(value, sizeof value, "%s for %s", c->tls_hosts[i].certfile,
                      c->tls_hosts[i].names.items[k]);
-            print_one("tls", value, c->config, out);
+            fn(arg, "tls", value, c->config);
         }
+}
+
+static void print_one(void *arg, const char *name, const char *value, const char *source)
+{
+    FILE *out = arg;
+    int n = fprintf(out, "%s = %s", name, value);
+    fprintf(out, "%*s# %s\n", n < 40 ? 40 - n : 1, "", source);
+}
+
+void conf_print(const struct conf *c, FILE *out)
+{
+    conf_each(c, print_one, out);
     if (!policy_is_given(&c->policy))
         return;
     fprintf(out, "\n# %s\n", c->policy.file);

@@ -186,10 +186,18 @@ WEIR_MUST_USE int conf_gunicorn_set(struct conf *c, const char *name, const char
  * secrets are kept. */
 WEIR_MUST_USE int conf_policy_files_check(const struct conf *c, const char *folder, struct err *e);
 
+/* Every setting in force, and where it comes from. What is secret is told as "(set)": a token, the
+ * values of NAME=VALUE. The texts are lent for the call. */
+typedef void conf_told(void *arg, const char *name, const char *value, const char *source);
+void conf_each(const struct conf *c, conf_told *fn, void *arg);
+
 /* Every setting in force with its source, one a line. */
 void conf_print(const struct conf *c, FILE *out);
 /* The policy as YAML that reads to the same policy again; nothing when there is none. */
 void conf_policy_print(const struct conf_policy *p, FILE *out);
+/* The i-th limit of a route as people read it ("user 10/min burst 3", "concurrency 8"), NUL-terminated
+ * and cut to n (>= 1) bytes. False: it has no more. */
+bool conf_policy_limit(const struct policy_route *r, unsigned i, char *out, size_t n);
 
 /* Markdown references, for docs/reference: settings.md, waitress-options.md, gunicorn-settings.md,
  * policy.md. */

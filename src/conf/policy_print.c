@@ -175,15 +175,15 @@ static void print_matches(const struct policy_route *route, FILE *out)
     fputs("]\n", out);
 }
 
-static void put_rate(const struct policy_rate *rate, FILE *out)
+static const char *period_word(const struct policy_rate *rate)
 {
     int64_t s = rate->period_ns / 1000000000;
-    fprintf(out, "%" PRId64 "/%s burst %" PRId64, rate->units,
-            s == 1      ? "s"
-            : s == 60   ? "min"
-            : s == 3600 ? "h"
-                        : "day",
-            rate->burst);
+    return s == 1 ? "s" : s == 60 ? "min" : s == 3600 ? "h" : "day";
+}
+
+static void put_rate(const struct policy_rate *rate, FILE *out)
+{
+    fprintf(out, "%" PRId64 "/%s burst %" PRId64, rate->units, period_word(rate), rate->burst);
 }
 
 static void put_quota(const struct policy_quota *q, FILE *out)
@@ -288,6 +288,61 @@ void conf_policy_print(const struct conf_policy *p, FILE *out)
         fputs("routes:\n", out);
     for (unsigned i = 0; i < p->n_routes; i++)
         print_route(&p->routes[i], out);
+}
+
+/* ---- limits, for people ---- */
+
+static void limit_of_rate(const struct policy_rate *rate, char *out, size_t n)
+{
+    static const char *const by[] = {
+        [BY_ROUTE] = "route", [BY_USER] = "user", [BY_ADDRESS] = "address"};
+    int k = snprintf(out, n, "%s%s%s %" PRId64 "/%s", by[rate->by], *rate->tier ? " " : "",
+                     rate->tier, rate->units, period_word(rate));
+    if (rate->burst != rate->units && k > 0 && (size_t)k < n)
+        snprintf(out + k, n - (size_t)k, " burst %" PRId64, rate->burst);
+}
+
+static void limit_of_quota(const struct policy_quota *q, char *out, size_t n)
+{
+    char day[32] = "", month[32] = "";
+    if (q->day == 0)
+        snprintf(day, sizeof day, "0");
+    else if (q->day < 0 && q->month < 0)
+        snprintf(day, sizeof day, "unlimited");
+    else if (q->day > 0)
+        snprintf(day, sizeof day, "%" PRId64 "/day", q->day);
+    if (q->day != 0 && q->month >= 0)
+        snprintf(month, sizeof month, "%s%" PRId64 "/month", *day ? " and " : "", q->month);
+    snprintf(out, n, "quota%s%s %s%s", *q->tier ? " " : "", q->tier, day, month);
+}
+
+bool conf_policy_limit(const struct policy_route *r, unsigned i, char *out, size_t n)
+{
+    if (i < r->n_rates) {
+        limit_of_rate(&r->rates[i], out, n);
+        return true;
+    }
+    i -= r->n_rates;
+    if (i < r->n_quotas) {
+        limit_of_quota(&r->quotas[i], out, n);
+        return true;
+    }
+    i -= r->n_quotas;
+    if (r->concurrency && i < 2) {
+        if (i == 0)
+            snprintf(out, n, "concurrency %" PRId64, r->concurrency);
+        else if (r->queue_size)
+            snprintf(out, n, "queue %" PRId64 " for %.10gs", r->queue_size,
+                     (double)r->queue_wait_ms / 1000);
+        else
+            snprintf(out, n, "no queue");
+        return true;
+    }
+    i -= r->concurrency ? 2 : 0;
+    if (!r->deadline_ms || i)
+        return false;
+    snprintf(out, n, "deadline %.10gs", (double)r->deadline_ms / 1000);
+    return true;
 }
 
 /* ---- the reference ---- */
