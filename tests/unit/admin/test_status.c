@@ -315,6 +315,7 @@ static void a_route_shows_its_requests_times_and_limits(void **state)
     struct flight *refused = depart(w, (struct wanted){.id = 20, .route = "ai"});
     finish(w, refused, 429, 1 + REFUSAL_RATE, KEEP_REFUSED);
     (void)depart(w, (struct wanted){.id = 21, .route = "ai"});
+    (void)telemetry_route(w->view.telemetry, "quiet");
     json_t *o = status(w, ""), *ai = route_of(o, "ai");
     assert_int_equal((int)number_at(ai, "requests"), 11);
     assert_int_equal((int)number_at(ai, "in_flight"), 1);
