@@ -2,8 +2,8 @@
  * main: the native executable.
  *
  * Help, version, --print-config, wrong usage and healthcheck are answered here, without Python. An
- * application is Python's: `python3 -m weir` of the active environment takes over this process, with
- * the same arguments.
+ * application is Python's, and so are `weir status` and `weir stacks`: `python3 -m weir` of the
+ * active environment takes over this process, with the same arguments.
  */
 #include <errno.h>
 #include <libgen.h>
@@ -19,9 +19,9 @@
 #include "proc/healthcheck.h"
 #include "proc/signals.h"
 
-/* Where the package with its extension is, seen from this executable: beside it in the build tree; when
- * installed in a folder that has it alone, so that a virtual environment, which does not look into the
- * system's modules, finds it as well. */
+/* Where the package with its extension is, seen from this executable: beside it in the build tree;
+ * when installed in a folder that has it alone, so that a virtual environment, which does not look
+ * into the system's modules, finds it as well. */
 static bool package_beside(char *out, size_t n)
 {
     static const char *const places[] = {"python", "../lib/weir/python"};
@@ -59,8 +59,9 @@ static void try_python(char *const *args)
         execvp(args[0], args);
 }
 
-/* Become `python3 -m weir ARGUMENTS`. Returns only on failure. */
-static int run_python(int argc, char *const *argv)
+/* Become `python3 -m weir ARGUMENTS`. `serves`: signals wait until the package can handle them.
+ * Returns only on failure. */
+static int run_python(int argc, char *const *argv, bool serves)
 {
     const char *venv = getenv("VIRTUAL_ENV");
     const char *chosen = getenv("WEIR_PYTHON");
@@ -81,7 +82,8 @@ static int run_python(int argc, char *const *argv)
     for (int i = 1; i < argc; i++)
         args[i + 2] = argv[i];
     fflush(NULL);
-    signals_hold(); /* until the package can handle them */
+    if (serves)
+        signals_hold();
     for (size_t i = 0; i < countof(pythons); i++) {
         if (!*pythons[i])
             continue;
@@ -128,6 +130,8 @@ int main(int argc, char **argv)
         metric_reference(stdout);
         return told(0);
     }
+    if (argc > 1 && (strcmp(argv[1], "status") == 0 || strcmp(argv[1], "stacks") == 0))
+        return run_python(argc, argv, false);
     /* By enum conf_dialect. */
     static const char *const names[] = {"weir", "weir waitress-serve", "weir gunicorn"};
     const char *word = argc > 1 ? argv[1] : "";
@@ -161,7 +165,7 @@ int main(int argc, char **argv)
         break;
     case CONF_PRINT:
         if (dialect == CONF_GUNICORN) { /* its configuration file is Python */
-            status = run_python(argc, argv);
+            status = run_python(argc, argv, true);
             break;
         }
         conf_notes(&conf, stderr);
@@ -169,7 +173,7 @@ int main(int argc, char **argv)
         break;
     case CONF_RUN:
     case CONF_CHECK:
-        status = run_python(argc, argv);
+        status = run_python(argc, argv, true);
         break;
     }
     status = told(status);

@@ -63,6 +63,12 @@ static PyObject *config_get(PyObject *self, void *which)
         return PyUnicode_DecodeFSDefault(c->config);
     case 11:
         return PyLong_FromLongLong(c->workers);
+    case 12:
+        return PyUnicode_DecodeFSDefault(c->admin);
+    case 13:
+        return PyUnicode_DecodeFSDefault(c->admin_token);
+    case 14:
+        return PyUnicode_DecodeFSDefault(c->admin_token_file);
     default:
         Py_RETURN_NONE;
     }
@@ -81,6 +87,9 @@ static PyGetSetDef config_getset[] = {
     {"reload_extra", config_get, NULL, "more files, or patterns of files, to watch", (void *)9},
     {"config", config_get, NULL, "the YAML file that was read, or ''", (void *)10},
     {"workers", config_get, NULL, "processes that serve; 0: this one alone", (void *)11},
+    {"admin", config_get, NULL, "address of the admin listener, or ''", (void *)12},
+    {"admin_token", config_get, NULL, "the token it asks for, or ''", (void *)13},
+    {"admin_token_file", config_get, NULL, "file with the token, or ''", (void *)14},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -38,6 +38,10 @@ def main(argv: list[str]) -> int:
         return fail(str(error))
     if argv[1:2] == ["healthcheck"]:
         return healthcheck(core, argv[2:])
+    if argv[1:2] in (["status"], ["stacks"]):
+        from weir import _status
+
+        return _status.main(core, argv[1], argv[2:])
     core.signals_early()
     if argv[1:2] == ["gunicorn"]:
         from weir import _gunicorn

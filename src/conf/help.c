@@ -12,7 +12,7 @@ void conf_help(const char *program, FILE *out)
             "Usage: %s [options] MODULE:APP         (for example: weir api.index:app)\n"
             "       %s waitress-serve [options of Waitress] MODULE:APP\n"
             "       %s gunicorn [options of Gunicorn] MODULE:APP\n"
-            "       %s healthcheck [ADDRESS]               (does the server answer?)\n"
+            "       %s healthcheck | status | stacks   (does it answer, what does it do?)\n"
             "\n"
             "  -b, --bind ADDRESS     HOST:PORT, unix:PATH or fd://N   [127.0.0.1:8000]\n"
             "  -t, --threads N        requests at once: N, MIN:MAX or auto     [4:256]\n"
@@ -66,6 +66,7 @@ const struct conf_group conf_groups[] = {
     {"tls", "TLS"},
     {"static", "Static files"},
     {"logs", "Logs"},
+    {"seeing", "Seeing"},
     {"development", "Development"},
     {"HIDDEN", "Seldom needed"},
 };
@@ -209,7 +210,8 @@ void conf_reference(FILE *out)
         "| workers | `N` or `auto` (one per core) |\n"
         "| address | `HOST:PORT`, `[IPv6]:PORT`, `:PORT` and `*:PORT` (all interfaces), `PORT`, "
         "`HOST`, `unix:PATH`, `unix:@NAME`, `fd://N` |\n\n"
-        "`-b` is `--bind`, `-c` is `--config`, `-t` is `--threads`. `--host` and `--port` together are another way "
+        "`-b` is `--bind`, `-c` is `--config`, `-t` is `--threads`. `--host` and `--port` together "
+        "are another way "
         "to write one `--bind`. Without\nany address Weir listens on `127.0.0.1:8000`; with "
         "`PORT` in the environment on `0.0.0.0:$PORT`; with sockets from\nsystemd "
         "(`LISTEN_FDS`) on those. A variable that is set but empty counts as not set, except "

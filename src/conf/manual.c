@@ -23,6 +23,7 @@ static const struct {
     {"user", VALUE_USER, "USER"},           {"group", VALUE_GROUP, "GROUP"},
     {"bind", VALUE_WORD, "ADDRESS"},        {"listen", VALUE_WORD, "HOST:PORT"},
     {"host", VALUE_WORD, "HOST"},           {"port", VALUE_WORD, "PORT"},
+    {"admin", VALUE_WORD, "ADDRESS"},       {"admin-token-file", VALUE_FILE, "FILE"},
     {"env", VALUE_WORD, "NAME=VALUE"},      {"static", VALUE_WORD, "/PREFIX=FOLDER"},
 };
 
@@ -99,6 +100,39 @@ static void healthcheck_each(manual_option_fn *fn, void *arg)
     fn(arg, &o);
 }
 
+/* Of `weir status` and `weir stacks`: python/weir/_status.py takes them. */
+static void asking_each(manual_option_fn *fn, void *arg)
+{
+    struct manual_option o = manual_flag("help", "the usage");
+    fn(arg, &o);
+    o = manual_option("admin", KIND_TEXT, "", "", "",
+                      "the admin listener to ask: HOST:PORT, unix:PATH or a URL");
+    fn(arg, &o);
+    o = manual_option("admin-token-file", KIND_TEXT, "", "", "", "file with its token");
+    fn(arg, &o);
+    o = manual_option("config", KIND_TEXT, "", "", "",
+                      "the settings of the server; default weir.yaml of the current folder");
+    o.letter = 'c';
+    fn(arg, &o);
+    o = manual_option("worker", KIND_INT, "", "0", "4095", "only the worker of this slot");
+    fn(arg, &o);
+    o = manual_flag("json", "what the admin listener answered, for programs");
+    fn(arg, &o);
+}
+
+static void status_each(manual_option_fn *fn, void *arg)
+{
+    asking_each(fn, arg);
+    struct manual_option o =
+        manual_flag("once", "once and as plain text, as where the output is no terminal");
+    fn(arg, &o);
+    o = manual_option("sort", KIND_CHOICE, "age", "", "age|user|route|state",
+                      "the order of the requests in flight");
+    fn(arg, &o);
+    o = manual_option("rows", KIND_INT, "", "0", "1000", "most requests in flight that are shown");
+    fn(arg, &o);
+}
+
 const struct manual_program manual_programs[] = {
     {.word = "",
      .usage = "[\\fIoptions\\fR] \\fIMODULE\\fR:\\fIAPP\\fR",
@@ -133,6 +167,32 @@ const struct manual_program manual_programs[] = {
          "it: options of \\fBweir\\fR, \\fBWEIR_BIND\\fR, \\fBPORT\\fR, \\fIweir.yaml\\fR.\n",
      .brief = "ask whether a server answers",
      .each = healthcheck_each},
+    {.word = "status",
+     .usage = "[\\fIoptions\\fR]",
+     .about =
+         "What a running server does: workers, routes, queues and the requests in flight. On "
+         "a\n"
+         "terminal it is drawn anew each second: \\fBq\\fR ends, \\fBs\\fR changes the order of "
+         "the\n"
+         "requests, \\fB+\\fR and \\fB\\-\\fR show more or fewer of them. The admin listener is "
+         "asked:\n"
+         "that of \\fB\\-\\-admin\\fR, else of the settings that the server was started with "
+         "(\\fBWEIR_ADMIN\\fR,\n"
+         "\\fIweir.yaml\\fR), with the token of \\fB\\-\\-admin\\-token\\-file\\fR, "
+         "\\fBWEIR_ADMIN_TOKEN\\fR or those\n"
+         "settings.\n",
+     .brief = "show what a server does now",
+     .each = status_each},
+    {.word = "stacks",
+     .usage = "[\\fIoptions\\fR]",
+     .about =
+         "Where each thread of each worker is: what it waits for, whether it has the "
+         "interpreter\n"
+         "lock, the request it serves, and its Python stack, the newest call first. It "
+         "answers\n"
+         "also when every worker hangs. The admin listener is found as by \\fBweir status\\fR.\n",
+     .brief = "show where its threads are",
+     .each = asking_each},
 };
 const unsigned manual_programs_n = countof(manual_programs);
 

@@ -67,7 +67,7 @@ def page(written) -> str:
 @needs("groff")
 def test_the_page_is_clean_roff(page):
     assert page.startswith("WEIR(1)")
-    for heading in ("NAME", "SYNOPSIS", "OPTIONS", "WAITRESS-SERVE", "GUNICORN", "HEALTHCHECK", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):
+    for heading in ("NAME", "SYNOPSIS", "OPTIONS", "WAITRESS-SERVE", "GUNICORN", "HEALTHCHECK", "STATUS", "STACKS", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):
         assert re.search(rf"^{heading}$", page, re.M), heading
 
 
@@ -172,6 +172,11 @@ def test_bash_completes_other_command_lines(written, folder):
     assert bash(written, folder, "weir", "gunicorn", "--header-map", "d") == ["drop", "dangerous"]
     assert bash(written, folder, "weir", "healthcheck", "--") == ["--help", "--timeout"]
     assert bash(written, folder, "weir", "healthcheck", "sh") == []
+    assert bash(written, folder, "weir", "sta") == ["status", "stacks"]
+    assert bash(written, folder, "weir", "status", "--sort", "r") == ["route"]
+    assert set(bash(written, folder, "weir", "status", "--")) - set(bash(written, folder, "weir", "stacks", "--")) == {
+        "--once", "--sort", "--rows"}
+    assert bash(written, folder, "weir", "stacks", "--admin-token-file", "a") == ["a file.env"]
 
 
 # ---- zsh ----

@@ -32,6 +32,7 @@ OTHERS = {
     "--host", "--port", "--app", "--call",
     "--name", "--no-name", "--x", "--no-x",  # how options are written
     "--access-logformat",  # Gunicorn's
+    "--once", "--json", "--sort", "--rows", "--worker",  # of weir status and weir stacks
     "--quick", "--only", "--list", "--report", "--servers", "--max-minutes", "--instr-peers",
     "--system-site-packages", "--no-build-isolation", "--no-cache-dir",  # of venv and pip
     "--build-arg", "--now",  # of docker and systemctl
