@@ -136,10 +136,10 @@ static void look_at(struct look *k, const struct flight *record, unsigned slot)
 {
     struct flights_seen *seen = k->seen;
     /* Plain fields that another process writes: read once each, and checked. */
-    unsigned state = __atomic_load_n(&record->state, __ATOMIC_RELAXED);
+    unsigned state = flight_state_now(record);
     unsigned route = __atomic_load_n(&record->route, __ATOMIC_RELAXED);
     int64_t since_ns = __atomic_load_n(&record->at_ns[FLIGHT_READING], __ATOMIC_RELAXED);
-    if (state == FLIGHT_NONE || state >= FLIGHT_STATES)
+    if (state == FLIGHT_NONE)
         return;
     seen->states[state]++;
     seen->routes[route < TELEMETRY_ROUTES_MAX ? route : TELEMETRY_ROUTE_OTHER]++;
@@ -250,8 +250,10 @@ static void waterfall(struct json *j, const struct flight *f, int64_t end_ns)
     json_close(j, ']');
 }
 
-/* What one in flight and one that is over have in common. */
-static void common(struct json *j, const struct admin_view *v, const struct flight *f)
+/* What one in flight and one that is over have in common. end_ns: 0: it is in flight, also where it
+ * has been answered and its thread is late. */
+static void common(struct json *j, const struct admin_view *v, const struct flight *f,
+                   int64_t end_ns)
 {
     int32_t thread = atomic_load_explicit(&f->thread, memory_order_relaxed);
     json_key(j, "worker");
@@ -288,7 +290,7 @@ static void common(struct json *j, const struct admin_view *v, const struct flig
     json_key(j, "slow");
     json_bool(j, f->slow);
     json_key(j, "waterfall");
-    waterfall(j, f, f->at_ns[FLIGHT_NONE]);
+    waterfall(j, f, end_ns);
 }
 
 static int64_t since(int64_t from_ns, int64_t now_ns)
@@ -306,7 +308,7 @@ void status_flight_live(struct json *j, const struct admin_view *v, const struct
     json_seconds(j, since(f->at_ns[FLIGHT_READING], now->mono_ns));
     json_key(j, "in_state");
     json_seconds(j, since(f->at_ns[f->state], now->mono_ns));
-    common(j, v, f);
+    common(j, v, f, 0);
     json_close(j, '}');
 }
 
@@ -328,7 +330,7 @@ void status_flight_kept(struct json *j, const struct admin_view *v, const struct
     json_str(j, f->refusal && f->refusal <= REFUSALS
                     ? refusal_word((enum refusal_id)(f->refusal - 1))
                     : NULL);
-    common(j, v, f);
+    common(j, v, f, f->at_ns[FLIGHT_NONE]);
     json_close(j, '}');
 }
 

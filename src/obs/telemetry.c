@@ -536,6 +536,14 @@ static bool copy(struct flight *to, const struct flight *from)
     return false;
 }
 
+enum flight_state flight_state_now(const struct flight *f)
+{
+    unsigned s = __atomic_load_n(&f->state, __ATOMIC_RELAXED);
+    if (s == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire))
+        return FLIGHT_APPLICATION;
+    return s < FLIGHT_STATES ? (enum flight_state)s : FLIGHT_NONE;
+}
+
 bool flight_copy(struct flight *to, const struct flight *from)
 {
     return copy(to, from) && to->state != FLIGHT_NONE && to->state < FLIGHT_STATES;

@@ -221,6 +221,8 @@ void flight_free(struct telemetry *t, struct flight *f);
 
 /* ---- readers ---- */
 
+/* Where it is, without a copy; it may be elsewhere a moment later. */
+enum flight_state flight_state_now(const struct flight *f);
 /* A consistent copy; false: it is free, or being written. */
 bool flight_copy(struct flight *to, const struct flight *from);
 /* As above for records of rings (whose state is FLIGHT_NONE): false: empty, or being written. */

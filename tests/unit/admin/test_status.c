@@ -168,7 +168,8 @@ static void finish(struct world *w, struct flight *f, int status, int refusal, u
     f->status = (uint16_t)status;
     f->refusal = (uint8_t)refusal;
     flight_edited(f);
-    flight_end(w->view.telemetry, f->slot, f, keep, clock_mono_ns());
+    flight_finish(w->view.telemetry, f, keep, clock_mono_ns());
+    flight_free(w->view.telemetry, f);
 }
 
 /* ---- the object ---- */
@@ -460,6 +461,34 @@ static void a_request_in_flight_shows_where_it_is_and_where_it_was(void **state)
         assert_true(none.n == 4 && memcmp(none.p, "null", 4) == 0);
         buf_fini(&none);
     }
+    world_end(w);
+}
+
+static void a_thread_that_runs_a_request_or_comes_back_late_is_told(void **state)
+{
+    (void)state;
+    struct world *w = world_of(NULL);
+    struct telemetry_worker *of = telemetry_slot(w->view.telemetry, 0);
+    struct flight *f = depart(w, (struct wanted){.id = 1, .state = FLIGHT_READY, .age_ns = 10 * S});
+    json_t *o = status(w, "state=thread");
+    assert_int_equal(json_array_size(at(o, "flights")), 1);
+    json_decref(o);
+    flight_run(of, f, 4720, f->at_ns[FLIGHT_READING] + 6 * S);
+    o = status(w, "state=application");
+    assert_int_equal((int)number_at(o, "flights_by_state.application"), 1);
+    assert_string_equal(text_at(o, "flights.0.state"), "application");
+    assert_int_equal((int)number_at(o, "flights.0.thread"), 4720);
+    assert_near(number_at(o, "flights.0.in_state"), 4, 2);
+    json_decref(o);
+    flight_enter(of, f, FLIGHT_WRITING, f->at_ns[FLIGHT_READING] + 8 * S);
+    flight_enter(of, f, FLIGHT_LATE, f->at_ns[FLIGHT_READING] + 9 * S);
+    flight_finish(w->view.telemetry, f, KEEP_FAILED, f->at_ns[FLIGHT_READING] + 9 * S);
+    o = status(w, "");
+    assert_string_equal(text_at(o, "flights.0.state"), "late");
+    assert_string_equal(text_at(o, "flights.0.waterfall.4.0"), "late");
+    assert_true(json_is_null(at(o, "flights.0.waterfall.4.2"))); /* it goes on */
+    assert_near(number_at(o, "failed.0.total"), 9, 0.001);       /* for its client it is over */
+    json_decref(o);
     world_end(w);
 }
 
@@ -966,6 +995,7 @@ int main(void)
         cmocka_unit_test(a_route_with_places_shows_who_runs_and_how_long_others_wait),
         cmocka_unit_test(the_table_of_rates_is_told),
         cmocka_unit_test(a_request_in_flight_shows_where_it_is_and_where_it_was),
+        cmocka_unit_test(a_thread_that_runs_a_request_or_comes_back_late_is_told),
         cmocka_unit_test(what_is_not_known_of_a_request_is_null),
         cmocka_unit_test(hostile_texts_stay_inside_their_quotes),
         cmocka_unit_test(texts_without_an_end_are_cut_to_their_room),
