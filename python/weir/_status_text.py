@@ -194,7 +194,8 @@ def header(status: dict[str, Any], point: dict[str, Any], screen: Screen) -> lis
     processes = status.get("processes") if isinstance(status.get("processes"), dict) else {}
     lines.append(Line("threads %d/%d busy, %d stuck, %d waiting  connections %s  crashed %d  recycled %d" % (
         busy, places, stuck, waiting, count(number(status, "totals", "open")),
-        number(processes, "crashed"), total(processes.get("recycled"))), "bad" if stuck or (places and busy >= places and waiting) else ""))
+        number(processes, "crashed"), total(processes.get("recycled"))),
+        "bad" if stuck or (places and busy >= places and waiting) else ""))
     return lines
 
 
