@@ -294,6 +294,12 @@ void conf_value_format(const struct conf *c, const struct conf_row *row, char *o
 {
     const void *field = (const char *)c + row->offset;
     const struct conf_threads *t = field;
+    bool secret = (row == &conf_rows[CONF_ROW_admin_token] && *c->admin_token) ||
+                  (row == &conf_rows[CONF_ROW_otlp_headers] && c->otlp_headers.n);
+    if (secret) {
+        snprintf(out, n, "(not shown)");
+        return;
+    }
     switch (row->kind) {
     case KIND_BOOL:
         snprintf(out, n, "%s", *(const bool *)field ? "yes" : "no");
