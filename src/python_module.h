@@ -7,6 +7,7 @@
  *   python_module_signals.c     signals beside Python's own handlers
  *   python_module_supervisor.c  Supervisor: this process starts workers
  *   python_module_keeper.c      its keepers
+ *   python_module_admin.c       the admin listener, which lives in them
  *   python_module_upgrade.c     two supervisors for a while
  *   python_module_process.c     the main process: pid file, title, …; healthcheck
  *   python_module_gunicorn.c    Gunicorn's settings, for its configuration file
@@ -94,6 +95,12 @@ void python_log_ready(const struct conf *c, const struct listen_set *set, int wo
 
 /* ---- python_module_supervisor.c ---- */
 
+/* The admin listener's. */
+struct python_admin_socket {
+    int fd;     /* owned; -1: none */
+    char *text; /* owned; as configured; NULL: none */
+};
+
 struct supervisor_object {
     PyObject_HEAD
     PyObject *host;                /* counted; weir._supervisor.Supervisor */
@@ -112,6 +119,9 @@ struct supervisor_object {
 
     struct python_seat *seat;      /* the keeper's; owned with the supervisor; NULL: none is wanted */
     struct python_seat *next_seat; /* while a reload has not succeeded; may be the same */
+    struct python_admin_socket admin;      /* in use */
+    struct python_admin_socket next_admin; /* while a reload has not succeeded */
+    int admin_tell[2]; /* owned; a pipe: keepers write to [1] when the board is to be looked at; -1: none */
 
     /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded; [2]
      * is one of a reload that was not over when the next began: killed, and not waited for yet. */
@@ -190,6 +200,10 @@ void python_keeper_forget(struct supervisor_object *o);
 void python_keeper_config(struct keeper_config *k, const struct conf *c, struct shared *shared);
 /* In a worker: where its keeper is found; NULL: it has none. */
 const struct keeper_door *python_keeper_door(const struct supervisor_object *o);
+/* In a worker: where its probe is to connect (serve/probe.h); NULL: nobody asks. */
+const struct keeper_door *python_keeper_probes(const struct supervisor_object *o);
+/* The workers are told to end, and another supervisor goes on: its keeper answers for the admin listener. */
+void python_keeper_step_back(struct supervisor_object *o);
 
 /* ---- python_module_upgrade.c ---- */
 
@@ -197,6 +211,8 @@ const struct keeper_door *python_keeper_door(const struct supervisor_object *o);
 WEIR_MUST_USE int python_upgrade_listen(struct supervisor_object *o, struct err *e);
 /* After supervisor_new: use what the supervisor before this one shares with it. */
 void python_upgrade_join(struct supervisor_object *o);
+/* Does another supervisor go on with the sockets, or is this process none? */
+bool python_upgrade_shares(const struct supervisor_object *o);
 /* Close sockets that another supervisor may use: files of Unix sockets stay then. */
 void python_upgrade_close(const struct supervisor_object *o, struct sockets **s);
 /* After every wait: has the supervisor before this one ended? */

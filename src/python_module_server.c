@@ -11,6 +11,7 @@
 #include "conf/version.h"
 #include "proc/keeper.h"
 #include "proc/signals.h"
+#include "python_module_admin.h"
 #include "python_module_process.h"
 #include "serve/server.h"
 #include "serve/shared.h"
@@ -32,6 +33,7 @@ struct server_object {
     struct keeper_door door;      /* of a process that serves alone; its socket is -1 where there is no keeper */
     struct keeper_thread *keeper; /* owned; NULL: none is wanted */
     struct shared *shared;        /* owned while there is a keeper, which writes to it and ends after the server */
+    struct python_admin admin;    /* of a process that serves alone; its listening socket is owned */
     bool listening, running;
     unsigned left;                /* threads still inside the application after run() */
 };
@@ -56,7 +58,7 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this server is initialised already");
         return -1;
     }
-    o->door.listen_fd = -1;
+    o->door.listen_fd = o->admin.probes.listen_fd = o->admin.config.listen_fd = -1;
     o->config = (struct config_object *)Py_NewRef(config);
     o->supervisor = (struct supervisor_object *)Py_XNewRef(supervisor);
     const struct conf *c = &o->config->conf;
@@ -85,22 +87,58 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
-/* Nobody else would keep counts, and fetch keys, for a process that serves alone. 0, or -1 with a sentence. */
+static int open_admin(struct server_object *o, struct err *e)
+{
+    const struct conf *c = &o->config->conf;
+    if (python_admin_init(&o->admin, c, o->server->admission.shared, e))
+        return -1;
+    o->admin.config.view.alone = true;
+    return admin_listen(&o->admin.config.listen_fd, c, e);
+}
+
+static void close_admin(struct server_object *o)
+{
+    int *fd = &o->admin.config.listen_fd;
+    if (*fd >= 0) {
+        admin_unlink(*fd);
+        close(*fd);
+    }
+    *fd = -1;
+    python_admin_fini(&o->admin);
+}
+
+static void tell_admin(const struct server_object *o)
+{
+    char url[160];
+    if (o->admin.config.listen_fd < 0)
+        return;
+    admin_url(o->admin.config.listen_fd, url, sizeof url);
+    log_line(LOG_INFO, 0, "admin listener at %s", url);
+}
+
+/* Nobody else would keep counts, fetch keys, and answer who looks, for a process that serves alone. 0, or -1 with a
+ * sentence. */
 static int start_keeper(struct server_object *o, struct err *e)
 {
     const struct conf *c = &o->config->conf;
-    if (!keeper_wanted(&c->policy))
+    if (!keeper_wanted(c))
         return 0;
     struct keeper_config k;
-    if (keeper_door_open(&o->door, e))
-        return -1;
     python_keeper_config(&k, c, o->server->admission.shared);
+    int rc = open_admin(o, e);
+    if (!rc)
+        rc = keeper_door_open(&o->door, e);
     k.door = &o->door;
     k.process = false;
-    if (keeper_thread_start(&o->keeper, &k, e)) {
+    python_admin_attach(&o->admin, &k);
+    if (!rc)
+        rc = keeper_thread_start(&o->keeper, &k, e);
+    if (rc) {
+        close_admin(o);
         keeper_door_close(&o->door);
         return -1;
     }
+    tell_admin(o);
     o->shared = admission_give_shared(o->server);
     o->shared->door = &o->door;
     return 0;
@@ -116,6 +154,7 @@ static void stop_keeper(struct server_object *o)
         keeper_thread_stop(&o->keeper);
         Py_END_ALLOW_THREADS
     }
+    close_admin(o);
     keeper_door_close(&o->door);
     if (!o->left) /* else the server lives on, and looks at it */
         shared_free(&o->shared);

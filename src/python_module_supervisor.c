@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "net/tls.h"
+#include "python_module_admin.h"
 #include "python_module_process.h"
 #include "serve/server.h"
 #include "serve/shared.h"
@@ -169,6 +170,8 @@ static void op_stopping(void *host)
     python_template_end(o);
     sockets_close(&o->next_sockets);
     python_upgrade_close(o, &o->sockets);
+    if (atomic_load(&o->supervisor->board->neighbour))
+        python_keeper_step_back(o);
 }
 
 static void op_reopened(void *host)
@@ -191,6 +194,8 @@ static unsigned op_news_fds(void *host, int fds[SUPERVISOR_NEWS_MAX])
     unsigned n = python_template_fds(o, fds);
     if (o->told_fd >= 0)
         fds[n++] = o->told_fd;
+    if (o->admin_tell[0] >= 0)
+        fds[n++] = o->admin_tell[0];
     return n;
 }
 
@@ -198,6 +203,7 @@ static void op_news(void *host)
 {
     python_template_news(host);
     python_upgrade_news(host);
+    python_admin_news(host);
 }
 
 static int op_tick(void *host, int64_t now_ns)
@@ -280,7 +286,7 @@ static int op_reload(void *host, struct supervisor_settings *s)
     else if (sockets_open_next(&o->next_sockets, c, o->sockets, &e) == 0 &&
              log_sink_open(&o->next_errors, c->error_log, STDERR_FILENO, &e) == 0 &&
              process_reload(&python_process, c, &e) == 0 && own_all(c, o->next_sockets, &e) == 0 &&
-             shared_need(o->shared, c, &e) == 0 &&
+             shared_need(o->shared, c, &e) == 0 && python_admin_reload(o, c, &e) == 0 &&
              python_keeper_prepare(o, o->next_config, &o->next_seat, &e) == 0) {
         python_log_use(o->next_errors, c);
         python_template_reload(o, again);
@@ -361,6 +367,9 @@ static int supervisor_init(PyObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     o->told_fd = -1;
+    o->admin_tell[0] = o->admin_tell[1] = -1;
+    python_admin_socket_init(&o->admin);
+    python_admin_socket_init(&o->next_admin);
     upgrade_init(&o->given);
     o->host = Py_NewRef(host);
     o->template_end = -1;
@@ -377,11 +386,17 @@ static PyObject *supervisor_listen(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the supervisor listens already");
         return NULL;
     }
+    if (python_admin_listen(o, &e)) {
+        PyErr_SetString(PyExc_OSError, e.text);
+        return NULL;
+    }
     if (python_upgrade_listen(o, &e)) {
+        python_admin_close(o, !python_upgrade_shares(o));
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
     if (own_all(&o->config->conf, o->sockets, &e)) {
+        python_admin_close(o, !python_upgrade_shares(o));
         python_upgrade_close(o, &o->sockets);
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
@@ -434,6 +449,7 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
         return NULL;
     }
     python_upgrade_join(o);
+    python_admin_tell(o);
     int status = supervisor_run(o->supervisor);
     if (status == SUPERVISOR_WORKER) {
         python_upgrade_forget(o);
@@ -451,6 +467,7 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
     }
     drop_next(o);
     python_upgrade_close(o, &o->sockets);
+    python_admin_close(o, !python_upgrade_shares(o));
     python_upgrade_forget(o);
     if (o->supervisor->started)
         log_line(LOG_INFO, 0, "stopped");
@@ -546,6 +563,8 @@ static void supervisor_dealloc(PyObject *self)
         sockets_forget(&o->next_sockets);
     drop_next(o);
     python_upgrade_close(o, &o->sockets);
+    if (o->host) /* it was initialised */
+        python_admin_close(o, !python_upgrade_shares(o));
     python_upgrade_forget(o);
     supervisor_free(&o->supervisor);
     policy_free(&o->policy);

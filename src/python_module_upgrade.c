@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "python_module_admin.h"
 #include "python_module_process.h"
 
 static bool predecessor_lives(void)
@@ -26,9 +27,14 @@ static bool predecessor_lives(void)
     return python_process.upgrade.old_pid && !upgrade_is_over(&python_process.upgrade);
 }
 
+bool python_upgrade_shares(const struct supervisor_object *o)
+{
+    return o->worker || o->is_template || o->successor || predecessor_lives();
+}
+
 void python_upgrade_close(const struct supervisor_object *o, struct sockets **s)
 {
-    if (o->worker || o->is_template || o->successor || predecessor_lives()) {
+    if (python_upgrade_shares(o)) {
         sockets_forget(s);
         return;
     }
@@ -138,7 +144,7 @@ static int collect(struct supervisor_object *o, struct upgrade *u)
     u->ready_fd = ends[1];
     u->hand_recv = o->supervisor->hand_recv;
     u->hand_send = o->supervisor->hand_send;
-    return sockets_hand_over(o->sockets, u) ? -ENOMEM : 0;
+    return sockets_hand_over(o->sockets, u) || python_admin_hand_over(o, u) ? -ENOMEM : 0;
 }
 
 PyObject *python_upgrade_begin(PyObject *self, PyObject *unused)

@@ -9,9 +9,13 @@
  * loopback addresses and Unix sockets can be listened on. Actions are POST, from a page of the same
  * origin, or from no page.
  *
- * Bounds:  ADMIN_CONNS_MAX connections, heads of 8 KiB, bodies of 4 KiB; a slow reader of /events
- * is left out of events until he has read, and closed when he does not. Owner:   new makes; free
- * closes (the loop has to turn once more). `listen_fd` stays the caller's. Threads: the loop's.
+ * Bounds:  ADMIN_CONNS_MAX connections (above it, the one that has idled longest makes room), of
+ * which ADMIN_VIEWERS_MAX may view /events; heads of 8 KiB within 10 s, bodies of 4 KiB; idle
+ *          connections for 60 s. A slow reader of /events is left out of events until he has read;
+ *          who takes nothing for 10 s is closed. Wrong tokens: a few a second from one address.
+ * Owner:   new makes; free closes (the loop has to turn until its handles are closed). `listen_fd`
+ *          stays the caller's.
+ * Threads: the loop's; admin_listen and the rest below it any.
  */
 #ifndef WEIR_ADMIN_ADMIN_H
 #define WEIR_ADMIN_ADMIN_H
@@ -24,6 +28,7 @@
 #include "store/keeper_door.h"
 
 #define ADMIN_CONNS_MAX 64
+#define ADMIN_VIEWERS_MAX 32
 
 struct admin;
 
@@ -31,6 +36,7 @@ struct admin_config {
     struct admin_view view;           /* copied; what it points to is lent */
     int listen_fd;                    /* lent: listens already */
     const struct keeper_door *probes; /* lent: where workers' probes connect */
+    const char *token;                /* copied; NULL or "": none is asked for */
     uid_t uid;                        /* of the workers */
     int tell_fd; /* lent: one byte tells the supervisor to look at the board; -1: nobody */
 };
@@ -42,5 +48,10 @@ void admin_free(struct admin **a);
 /* Before the first fork: bind what conf->admin says ("" = nothing: *fd is -1), and listen. The
  * check of the address is conf's. */
 WEIR_MUST_USE int admin_listen(int *fd, const struct conf *c, struct err *e);
+/* Where it listens, as text for a line of the log: "http://127.0.0.1:5001/", "unix:/run/weir.sock".
+ */
+void admin_url(int fd, char *out, size_t n);
+/* Remove the file of its Unix socket, where it has one: nobody listens there any more. */
+void admin_unlink(int fd);
 
 #endif

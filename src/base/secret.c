@@ -39,3 +39,12 @@ bool secret_random(void *to, size_t n)
     }
     return true;
 }
+
+bool secret_same(struct slice given, struct slice secret)
+{
+    unsigned char differs = given.n != secret.n;
+    for (size_t i = 0; i < given.n && secret.n; i++)
+        differs = (unsigned char)(differs | ((unsigned char)given.p[i] ^
+                                             (unsigned char)secret.p[i % secret.n]));
+    return !differs;
+}

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "base/attr.h"
+#include "base/slice.h"
 
 /* `n` (>= 1) zeroed bytes that are in no core dump, or NULL. `shared`: with all processes that this
  * one forks. */
@@ -20,5 +21,8 @@ void secret_unmap(void **p, size_t n);
 
 /* From the kernel. False: it has none to give (no such call, or it is not permitted). */
 WEIR_MUST_USE bool secret_random(void *to, size_t n);
+
+/* Are they equal? The time it takes tells nothing but the lengths. */
+WEIR_MUST_USE bool secret_same(struct slice given, struct slice secret);
 
 #endif

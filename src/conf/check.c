@@ -337,7 +337,7 @@ static int finish(struct conf *c, struct err *e)
         return -1;
     if (check_addresses(c, e) || check_tls(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
         check_internal_path(c, e) || check_static(c, e) || check_reload(c, e) ||
-        policy_check(c, e) || place_store(c, e))
+        policy_check(c, e) || place_store(c, e) || conf_admin_check(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||
         check_plain(c->server_name, "server-name", false, e) ||

@@ -72,6 +72,7 @@ struct conf {
     struct conf_bind
         *binds; /* made by conf_finish from bind / host / port / listen / unix socket */
     unsigned n_binds;
+    struct conf_bind admin_bind; /* of `admin`, made by conf_finish; meaningless where that is "" */
     struct conf_tls_host *tls_hosts;
     unsigned n_tls_hosts;
     struct conf_policy policy; /* of the YAML file; no text in it is NULL, also when nothing is given */
@@ -181,17 +182,25 @@ bool conf_gunicorn_get(const struct conf *c, unsigned i, struct conf_gunicorn_se
 WEIR_MUST_USE int conf_gunicorn_set(struct conf *c, const char *name, const char *const *texts,
                                     unsigned n, const char *source, struct err *e);
 
-/* Can the files that `identify` names be read, seen from `folder` ("" = the current one)? Behind
+/* Can the files that `identify` and admin-token-file name be read, seen from `folder` ("" = the current one)? Behind
  * conf_finish, and only where a server starts: whoever asks for its health may be another user, from whom
  * secrets are kept. */
 WEIR_MUST_USE int conf_policy_files_check(const struct conf *c, const char *folder, struct err *e);
+
+/* The token that the admin listener asks for: admin-token, or what is in admin-token-file (seen from
+ * `folder`, "" = the current one), without white space around it; "": none, or there is no admin listener. -1:
+ * the file cannot be read, or holds no token. */
+#define CONF_TOKEN_BYTES_MIN 16
+#define CONF_TOKEN_BYTES_MAX 512
+WEIR_MUST_USE int conf_admin_token(const struct conf *c, const char *folder,
+                                   char out[CONF_TOKEN_BYTES_MAX + 1], struct err *e);
 
 /* Every setting in force, and where it comes from. What is secret is told as "(set)": a token, the
  * values of NAME=VALUE. The texts are lent for the call. */
 typedef void conf_told(void *arg, const char *name, const char *value, const char *source);
 void conf_each(const struct conf *c, conf_told *fn, void *arg);
 
-/* Every setting in force with its source, one a line. */
+/* Every setting in force with its source, one a line; what is secret is not shown. */
 void conf_print(const struct conf *c, FILE *out);
 /* The policy as YAML that reads to the same policy again; nothing when there is none. */
 void conf_policy_print(const struct conf_policy *p, FILE *out);

@@ -99,7 +99,7 @@ WEIR_MUST_USE int conf_value_threads(const char *text, const char *min, const ch
                                      const char *source, struct conf_threads *out, struct err *e);
 WEIR_MUST_USE int conf_value_choice(struct conf *c, const char *text, const char *words,
                                     const char *source, const char **out, struct err *e);
-/* As a user would type it; at most n bytes with NUL. */
+/* As a user would type it; at most n bytes with NUL. Secrets are not shown. */
 void conf_value_format(const struct conf *c, const struct conf_row *row, char *out, size_t n);
 
 /* ---- conf.c ---- */
@@ -144,6 +144,10 @@ WEIR_MUST_USE int conf_port_check(const char *port, const char *source, struct e
 bool conf_bind_is_weaker(const struct conf *c);
 /* c->binds from everything that was given. */
 WEIR_MUST_USE int conf_binds_make(struct conf *c, struct err *e);
+
+/* ---- admin.c ---- */
+/* The settings of the group `seeing`; c->admin_bind. */
+WEIR_MUST_USE int conf_admin_check(struct conf *c, struct err *e);
 
 /* ---- waitress.c ---- */
 WEIR_MUST_USE int conf_waitress_defaults(struct conf *c, struct err *e);

@@ -205,5 +205,8 @@ int conf_policy_files_check(const struct conf *c, const char *folder, struct err
             (jwks && check_file(p, id, "jwks", id->jwks, folder, e)))
             return conf_plain_error(-1, e);
     }
-    return 0;
+    char token[CONF_TOKEN_BYTES_MAX + 1];
+    int rc = conf_admin_token(c, folder, token, e);
+    explicit_bzero(token, sizeof token);
+    return rc;
 }

@@ -59,6 +59,13 @@ void child_hear(struct supervisor *s, struct child *c)
         look_at_slot(s, c);
 }
 
+void supervisor_look(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->top; i++)
+        if (s->children[i] && s->children[i]->pid)
+            look_at_slot(s, s->children[i]);
+}
+
 /* ---- the end of a worker ---- */
 
 static void how_it_ended(char *out, size_t n, int status)

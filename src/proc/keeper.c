@@ -25,8 +25,16 @@ static bool has_url(const struct policy_identifier *i)
     return i->kind == IDENTIFY_JWT && i->jwks && is_url(i->jwks);
 }
 
-bool keeper_wanted(const struct conf_policy *p)
+static bool is_given(const char *text)
 {
+    return text && *text;
+}
+
+bool keeper_wanted(const struct conf *c)
+{
+    const struct conf_policy *p = c ? &c->policy : NULL;
+    if (c && (is_given(c->admin) || is_given(c->otlp_endpoint)))
+        return true;
     for (unsigned i = 0; p && i < p->n_identifiers; i++)
         if (has_url(&p->identifiers[i]))
             return true;
@@ -75,7 +83,7 @@ int keeper_load(const char *path, struct err *e)
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!object)
         return err_set(e,
-                       "quotas and key sets cannot be used: %s; install SQLite 3 and libcurl "
+                       "quotas, key sets and the admin listener cannot be used: %s; install SQLite 3 and libcurl "
                        "(Debian: libsqlite3-0, libcurl4)",
                        dlerror());
     const struct keeper_lib *found = dlsym(object, KEEPER_LIB_SYMBOL);
@@ -83,7 +91,7 @@ int keeper_load(const char *path, struct err *e)
         found->config_bytes != sizeof(struct keeper_config)) {
         dlclose(object);
         return err_set(e,
-                       "quotas and key sets cannot be used: %s belongs to another version of Weir; "
+                       "quotas, key sets and the admin listener cannot be used: %s belongs to another version of Weir; "
                        "install Weir again",
                        path);
     }

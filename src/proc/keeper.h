@@ -1,5 +1,6 @@
 /*
- * keeper: the one process that writes the quota store and fetches key sets for all workers.
+ * keeper: the one process that writes the quota store and fetches key sets for all workers, and
+ * that has the admin listener.
  *
  * One loop, no Python. What has arrived in a turn of the loop is one transaction; answers go out
  * after its commit. While the store cannot be written every question is answered with an error, and
@@ -69,15 +70,17 @@ struct keeper_config {
     void (*reopen)(void);   /* USR1, with `process`: open the logs again; NULL: nothing */
     int64_t (*now_s)(void); /* wall clock; NULL: the real one */
     /* More that lives on its loop: the admin listener. begin before the first turn (-1 and a
-     * sentence: the keeper goes on without it, and logs that), end when it stops. NULL: nothing. */
+     * sentence: the keeper goes on without it, and logs that), end as soon as it is to stop: the loop turns after
+     * it, and what it closes is closed before keeper_run returns. NULL: nothing. */
     int (*begin)(void *host, struct uv_loop_s *loop, struct err *e);
     void (*end)(void *host);
     void *host;
     struct keeper_otlp otlp;
 };
 
-/* Does anything in it need a keeper: a quota, or a key set with a URL? NULL: no. */
-bool keeper_wanted(const struct conf_policy *p);
+/* Does anything in it need a keeper: a quota, a key set with a URL, the admin listener, a collector of spans? NULL:
+ * no. */
+bool keeper_wanted(const struct conf *c);
 /* The key sets of *p that have a URL. */
 void keeper_config_jwks(struct keeper_config *c, const struct conf_policy *p);
 

@@ -97,6 +97,7 @@ struct keeper {
     struct item *items;        /* owned; GROUP_MAX */
     unsigned n_items;
     bool stopping, over;
+    bool has_guest; /* c->begin has succeeded, and c->end was not called */
     unsigned char packet[KEEPER_PACKET_MAX]; /* of an answer */
     struct quota_row rows[KEEPER_ROWS_MAX];
 };
@@ -500,11 +501,19 @@ static void on_drained(uv_timer_t *t)
     ((struct keeper *)t->data)->over = true;
 }
 
+static void end_guest(struct keeper *k)
+{
+    if (k->has_guest && k->c->end)
+        k->c->end(k->c->host);
+    k->has_guest = false;
+}
+
 static void stop(struct keeper *k)
 {
     if (k->stopping)
         return;
     k->stopping = true;
+    end_guest(k); /* another keeper listens in its place, or nobody shall */
     (void)uv_poll_stop(&k->listen);
     accept_all(k);
     int64_t drain_ms = k->c->drain_ms > 0 ? k->c->drain_ms : 0;
@@ -605,6 +614,16 @@ static int begin(struct keeper *k, struct err *e)
     return fetcher_new(&k->fetcher, &k->loop, k->c, e);
 }
 
+static void begin_guest(struct keeper *k)
+{
+    struct err e = {{0}};
+    if (!k->c->begin)
+        return;
+    k->has_guest = k->c->begin(k->c->host, &k->loop, &e) == 0;
+    if (!k->has_guest)
+        k->c->log(LOG_ERROR, e.text);
+}
+
 static void close_handle(uv_handle_t *h, void *arg)
 {
     (void)arg;
@@ -616,6 +635,7 @@ static void end(struct keeper *k)
 {
     while (has_conns(k))
         conn_close(container_of(k->conns.next, struct conn, node));
+    end_guest(k);
     if (k->fetcher)
         fetcher_stop(k->fetcher);
     uv_walk(&k->loop, close_handle, NULL);
@@ -646,6 +666,8 @@ static int run(const struct keeper_config *c, struct err *e)
     list_init(&k->conns);
     int rc = take_signals(k, e);
     rc = rc ? rc : begin(k, e);
+    if (!rc)
+        begin_guest(k);
     while (!rc && !k->over)
         (void)uv_run(&k->loop, UV_RUN_ONCE);
     end(k);

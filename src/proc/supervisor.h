@@ -134,7 +134,7 @@ struct supervisor_settings {
  * to be done, but for `spawn`.
  */
 #define SPAWN_LATER INT32_MAX
-#define SUPERVISOR_NEWS_MAX 3
+#define SUPERVISOR_NEWS_MAX 4
 
 struct supervisor_ops {
     /* Make the process: its number in the supervisor, 0 in the worker, or a negative errno, and
@@ -142,7 +142,7 @@ struct supervisor_ops {
      * another process makes it (--preload) and has a copy of that end; supervisor_born follows. */
     pid_t (*spawn)(void *host, struct child *c);
     /* Descriptors, at most SUPERVISOR_NEWS_MAX, from which the host reads: of workers that somebody
-     * else makes for it (SPAWN_LATER), of its successor. How many. */
+     * else makes for it (SPAWN_LATER), of its successor, of its keeper. How many. */
     unsigned (*news_fds)(void *host, int fds[SUPERVISOR_NEWS_MAX]);
     /* Read them: supervisor_born, supervisor_unborn. Also before a child is taken for a stranger. */
     void (*news)(void *host);
@@ -234,6 +234,10 @@ WEIR_MUST_USE bool supervisor_born(struct supervisor *s, unsigned slot, uint32_t
 void supervisor_unborn(struct supervisor *s, unsigned slot, uint32_t age, int status);
 /* The same for all of a generation that wait. */
 void supervisor_unborn_all(struct supervisor *s, uint32_t generation, int status);
+
+/* From ops->news: somebody has written to slots of the board (RECYCLE_ASKED): look at all of them as if their
+ * workers had told. */
+void supervisor_look(struct supervisor *s);
 
 /* Stop as TERM (or as QUIT) does. From ops. */
 void supervisor_stop(struct supervisor *s, bool quick);

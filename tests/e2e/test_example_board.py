@@ -20,6 +20,7 @@ import subprocess
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -990,6 +991,10 @@ def test_run_prints_urls_and_three_commands_that_work(catalogue: Path, tmp_path:
         )
         assert f"{url}/health" in text and f"{url}/api/ai/build-board" in text
         assert "rehearsal" in text
+        found = re.search(r"shown here: (http://127\.0\.0\.1:[0-9]+/status)\n", text)
+        assert found
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(found[1], timeout=10) as r:
+            assert r.status == 200 and r.headers.get_content_type() == "text/html"
         commands = [line for line in text.splitlines() if line.strip().startswith("curl ")]
         assert len(commands) == 3
         for command in commands:
@@ -1048,6 +1053,9 @@ def test_run_names_the_port_that_is_in_use() -> None:
         port = taken.getsockname()[1]
         text = run_fails(PORT=str(port), WEIR="/bin/true")
         assert f"127.0.0.1:{port} is in use" in text and "PORT=" in text
+        if port > 1024:  # the status page's is the next one
+            text = run_fails(PORT=str(port - 1), WEIR="/bin/true")
+            assert f"127.0.0.1:{port} is in use" in text or f"127.0.0.1:{port - 1} is in use" in text
 
 
 def test_run_names_what_is_wrong_with_its_settings() -> None:

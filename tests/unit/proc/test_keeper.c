@@ -688,20 +688,28 @@ static void who_needs_a_keeper(void **state)
                                        {.kind = IDENTIFY_JWT, .jwks = "/etc/jwks.json"}};
     struct policy_quota quota = {.tier = "free", .day = 1, .month = -1};
     struct policy_route route = {.name = "x"};
-    struct conf_policy p = {
+    static struct conf conf; /* zeroed */
+    conf.policy = (struct conf_policy){
         .identifiers = ids, .n_identifiers = 2, .routes = &route, .n_routes = 1};
     struct keeper_config c;
     assert_false(keeper_wanted(NULL));
-    assert_false(keeper_wanted(&p));
+    assert_false(keeper_wanted(&conf));
     route.quotas = &quota;
     route.n_quotas = 1;
-    assert_true(keeper_wanted(&p));
+    assert_true(keeper_wanted(&conf));
     route.n_quotas = 0;
     ids[1].jwks = "https://a.example/jwks";
-    assert_true(keeper_wanted(&p));
-    keeper_config_jwks(&c, &p);
+    assert_true(keeper_wanted(&conf));
+    keeper_config_jwks(&c, &conf.policy);
     assert_int_equal(c.n_jwks, 1);
     assert_int_equal(c.jwks[0].identifier, 1);
+    conf.policy = (struct conf_policy){0};
+    assert_false(keeper_wanted(&conf));
+    conf.admin = "127.0.0.1:5001";
+    assert_true(keeper_wanted(&conf));
+    conf.admin = "";
+    conf.otlp_endpoint = "http://127.0.0.1:4318/v1/traces";
+    assert_true(keeper_wanted(&conf));
 }
 
 int main(void)
