@@ -279,7 +279,7 @@ def test_the_address_is_that_of_the_option_or_of_the_settings(listener: Listener
         (["--admin=" + here], {"WEIR_ADMIN": nobody}, "sub"),
         (["--admin", f"http://{here}/"], {}, "sub"),
         ([], {"WEIR_ADMIN": here}, "sub"),
-        ([], {"WEIR_ADMIN": f"*:{listener.port}", "WEIR_ADMIN_TOKEN": "t"}, "sub"),
+        ([], {"WEIR_ADMIN": f"*:{listener.port}", "WEIR_ADMIN_TOKEN": "t" * 16}, "sub"),
         ([], {}, ""),
         (["-c", "../other.yaml"], {}, "sub"),
         (["--config=../other.yaml"], {}, "sub"),

@@ -35,7 +35,7 @@ static struct world *world_of(const char *yaml)
     assert_int_equal(conf_init(&w->conf, CONF_WEIR, &e), 0);
     if (yaml && conf_yaml_parse(&w->conf, "weir.yaml", yaml, strlen(yaml), &e))
         fail_msg("%s", e.text);
-    assert_int_equal(conf_set(&w->conf, "admin-token", "hush", "--admin-token", &e), 0);
+    assert_int_equal(conf_set(&w->conf, "admin-token", "hush-hush-hush-hush", "--admin-token", &e), 0);
     assert_int_equal(conf_set(&w->conf, "env", "KEY=hush", "--env", &e), 0);
     if (conf_finish(&w->conf, &e))
         fail_msg("%s", e.text);
