@@ -67,8 +67,8 @@ static void on_beat(uv_timer_t *timer)
     int64_t now_ns = clock_mono_ns();
     telemetry_observe(&f->worker->loop_lag, now_ns - (int64_t)f->beat_ms * 1000000);
     look_at_process(s, now_ns);
-    if (s->flights.alone_slot)
-        atomic_store_explicit(&s->flights.alone_slot->beat_ns, now_ns, memory_order_relaxed);
+    struct scoreboard_slot *slot = s->worker.slot ? s->worker.slot : f->alone_slot;
+    atomic_store_explicit(&slot->beat_ns, now_ns, memory_order_relaxed);
     uv_update_time(&s->loop.uv);
     f->beat_ms = loop_now_ms(&s->loop) + BEAT_MS;
     uv_timer_start(timer, on_beat, BEAT_MS, 0);
