@@ -132,6 +132,9 @@ test("each rule of the headline finds its problem, and only it", async () => {
   const kinds = (s, c) => [...diagnose({ ...base, ...s }, { points: [], oldest: null, ...c }).problems].map((p) => p.kind + ":" + p.level).join(" ");
   assert.equal(kinds({}), "");
   assert.equal(kinds({ workers: [worker({ beat_age: 12 }), worker({ slot: 1 })] }), "silent:bad");
+  assert.equal(kinds({ workers: [worker({ beat_age: 2.2 })] }), "", "a heart beats each second");
+  assert.match(diagnose({ ...base, workers: [worker({ beat_age: 9 }), worker({ slot: 1, beat_age: 9 })] }, { points: [] }).text, /^Workers 0 and 1 give no sign of life since 9\.0.s\.$/);
+  assert.match(diagnose({ ...base, workers: [worker({ busy: 8, waiting: 1 }), worker({ slot: 1, busy: 8 })], flights_by_state: { thread: 1 } }, { points: [] }).text, /^Both workers have no free thread; 1.request waits\.$/);
   assert.equal(kinds({ workers: [worker({ state: "booting", beat_age: 900, started: 995 })] }), "nobody:bad");
   assert.equal(kinds({ workers: [worker(), worker({ slot: 1, state: "booting", beat_age: 900, started: 900 })] }), "booting:warn");
   assert.equal(kinds({ workers: [worker({ busy: 8 })] }), "", "busy alone is no problem");

@@ -98,7 +98,7 @@ class Charts {
               width: how.width || 1.5,
               dash: how.dash,
               fill: how.fill ? faded(tones[tone], 0.16) : undefined,
-              points: { show: false },
+              points: { size: 4 },
               spanGaps: false,
             })),
           ],

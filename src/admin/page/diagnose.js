@@ -4,7 +4,7 @@
 // or some are), "note" (worth knowing). text: a clause of the headline. hint: what to do, with `act` as its button.
 
 const RULES = {
-  silent: 3, // a worker's loop has given no sign of life for so long, s
+  silent: 3, // a worker's loop has given no sign of life for so long, s; one comes each second
   longRun: 30, // a request is in the application, s
   queueHead: 10, // the first of a route's queue has waited, s
   booting: 30, // a worker is booting, s
@@ -18,8 +18,9 @@ const RULES = {
 };
 
 function listed(names, most) {
-  const some = names.slice(0, most || 3).join(", ");
-  return names.length > (most || 3) ? some + " and " + (names.length - (most || 3)) + " more" : some;
+  const limit = most || 3;
+  if (names.length > limit) return names.slice(0, limit).join(", ") + " and " + (names.length - limit) + " more";
+  return names.length > 1 ? names.slice(0, -1).join(", ") + " and " + names[names.length - 1] : String(names[0]);
 }
 
 function workerName(slots) {
@@ -54,7 +55,7 @@ function problems(s, c) {
   if (full.length && ((by.thread || 0) > 0 || full.some((w) => w.waiting > 0))) {
     const all = full.length === ready.length;
     add("full", waits ? "bad" : "warn",
-      (all ? (full.length === 1 ? "the worker has" : "all " + full.length + " workers have") : full.length + " of " + ready.length + " workers " + (full.length === 1 ? "has" : "have")) +
+      (all ? (full.length === 1 ? "the worker has" : (full.length === 2 ? "both" : "all " + full.length) + " workers have") : full.length + " of " + ready.length + " workers " + (full.length === 1 ? "has" : "have")) +
         " no free thread; " + plural(waits, "request waits", "requests wait"),
       "Every thread is inside the application. What they do is in their stacks.", { label: "Stacks of worker " + full[0].slot, stacks: full[0].slot });
   }

@@ -88,7 +88,8 @@ function time(s) {
 
 function ago(s) {
   if (s < 1) return "now";
-  return time(s >= 120 && s < 3600 ? Math.floor(s / 60) * 60 : Math.floor(s)).replace(/\u00a00\u00a0s$/, "") + " ago";
+  if (s < 120) return Math.floor(s) + NBSP + "s ago";
+  return time(s < 3600 ? Math.floor(s / 60) * 60 : Math.floor(s)).replace(/\u00a00\u00a0s$/, "") + " ago";
 }
 
 function bytes(n) {

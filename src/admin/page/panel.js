@@ -99,7 +99,7 @@ class Panel {
     const limit = setTimeout(() => stop.abort(), 4000);
     try {
       const answer = await fetch(this.reading.path, { cache: "no-store", signal: stop.signal });
-      if (!answer.ok) throw new Error("the server answers " + answer.status);
+      if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || "the server answers " + answer.status);
       const data = await answer.json();
       if (turn !== this.turn) return;
       this.readAt = Date.now();
