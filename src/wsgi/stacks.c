@@ -293,22 +293,38 @@ int wsgi_stacks(struct buf *out, int32_t thread)
     return rc;
 }
 
+/* A frame of a traceback, at most `size` bytes with its NUL; its length, were there room. */
+static size_t traceback_frame(struct look *l, const struct frame_note *f, char *to, size_t size)
+{
+    struct slice line = source_line(l->source, f->file, f->line);
+    int n = snprintf(to, size, "\n  File \"%s\", line %d, in %s%s%.*s", f->file, f->line,
+                     f->function, line.n ? "\n    " : "", (int)line.n, line.n ? line.p : "");
+    return n > 0 ? (size_t)n : 0;
+}
+
 static int add_traceback(struct look *l, struct buf *out, int32_t thread)
 {
+    static const char CUT[] = "\n  (older frames are left out)";
     struct frame_stack stack WEIR_UNINITIALIZED;
     l->threads = frames_threads(l->frames, &l->n_threads);
     const struct frames_thread *state = state_of(l, thread);
-    int rc = 0;
     if (!state)
         return 0;
     frames_read(l->frames, state, &stack);
-    if (stack.more)
-        rc = buf_addf(out, "\n  (older frames are left out)");
-    for (unsigned i = stack.n; i-- > 0 && !rc;) {
-        const struct frame_note *f = &stack.frames[i];
-        struct slice line = source_line(l->source, f->file, f->line);
-        rc = buf_addf(out, "\n  File \"%s\", line %d, in %s%s%.*s", f->file, f->line, f->function,
-                      line.n ? "\n    " : "", (int)line.n, line.n ? line.p : "");
+    /* The oldest one that has room, counted from the newest. */
+    size_t room = (out->max ? out->max : STACKS_BYTES_MAX) - out->n, need = sizeof CUT;
+    unsigned n = 0;
+    for (; n < stack.n; n++) {
+        need += traceback_frame(l, &stack.frames[n], NULL, 0) + 1;
+        if (need > room)
+            break;
+    }
+    int rc = n && (stack.more || n < stack.n) ? buf_add_slice(out, SLICE(CUT)) : 0;
+    while (n-- > 0 && !rc) {
+        size_t size = traceback_frame(l, &stack.frames[n], NULL, 0) + 1;
+        rc = buf_reserve(out, size);
+        if (!rc)
+            out->n += traceback_frame(l, &stack.frames[n], out->p + out->n, size);
     }
     return rc;
 }

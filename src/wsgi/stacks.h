@@ -28,7 +28,7 @@
 WEIR_MUST_USE int wsgi_stacks(struct buf *out, int32_t thread);
 
 /* Append the frames of one thread as in a traceback, "\n  File …", newest last, with their lines of
- * source; nothing where it has none. 0, or as above. */
+ * source; nothing where it has none. What has no room in `out` are the oldest. 0, or as above. */
 WEIR_MUST_USE int wsgi_stacks_traceback(struct buf *out, int32_t thread);
 
 #endif

@@ -428,6 +428,10 @@ def test_a_traceback_has_the_newest_last(stacks, look, stop):
     assert lines[-1].endswith("in Condition.wait")
     assert f'  File "{__file__}", line {waiting.__code__.co_firstlineno + 1}, in ' in text
     assert "\n    stop.wait()\n" in text
+    # Where there is little room it is the oldest frames that are left out.
+    short = stacks.look(busy.id, False, True, 300).decode()
+    assert len(short) <= 300 and short.startswith("\n  (older frames are left out)\n  File ")
+    assert text.endswith(short.partition("out)")[2])
 
 
 def test_a_forked_process_sees_its_own_threads(look):
