@@ -235,7 +235,7 @@ struct app {
      * be looked into. */
     bool (*inspect)(struct app *a, const struct inspect_ask *ask);
     /* The same, a second after `inspect`: if the ask about that call still waits for the application's lock, its
-     * entry is written now, without saying where the thread is. NULL with `inspect`. */
+     * entry is written soon, with what can be seen without that lock. NULL with `inspect`. */
     void (*inspect_late)(struct app *a, uint64_t id);
 };
 

@@ -7,6 +7,9 @@
  * writes the entry. No Python code runs in it, nothing is imported, and nothing of the
  * application's is called.
  *
+ * Where the GIL is not to be had within a second, another thread, which needs none, reads the
+ * frames as they lie in memory (wsgi/stacks.h).
+ *
  * Interrupting: PyThreadState_SetAsyncExc makes the thread raise weir.DeadlineExceeded at its next
  * bytecode. That must hit this call and nothing else. So the run has a window, changed under the
  * GIL alone, which is open while the application's code is called: the application, its iterable,
@@ -29,6 +32,8 @@
 
 #include "base/log.h"
 #include "base/must.h"
+#include "base/peek.h"
+#include "wsgi/stacks.h"
 
 /* Asks that wait for the GIL. */
 #define ASKS_MAX 32
@@ -41,6 +46,8 @@
 #define ENTRY_BYTES_MAX (16 * 1024)
 /* A line of source further behind in its file is not looked for. */
 #define SOURCE_FILE_BYTES_MAX (4 * 1024 * 1024)
+/* Application threads that are gone through without the GIL. */
+#define THREADS_MAX 4096
 
 struct frame_note {
     int line;
@@ -58,6 +65,10 @@ struct wsgi_inspector {
     bool broken;                       /* under lock: its thread could not begin */
     unsigned first, n;                 /* under lock: of asks, a ring */
     struct inspect_ask asks[ASKS_MAX]; /* under lock */
+    pthread_t late_thread;             /* with has_late */
+    bool has_late;                     /* the loop's */
+    unsigned first_late, n_late;       /* under lock: as the asks, of those that had no GIL */
+    struct inspect_ask lates[ASKS_MAX];
 
     /* the thread's own */
     PyThreadState *ts;
@@ -305,22 +316,95 @@ static void *inspector_main(void *arg)
     return NULL;
 }
 
+/* ---- where the GIL is not to be had ---- */
+
+/* The kernel's number of the thread that is inside a call; 0: none is, or the list changed. What is
+ * read belongs to who has the GIL, so only by safe reads. */
+static int32_t thread_of_late(const struct wsgi *w, uint64_t id)
+{
+    struct peek p;
+    uintptr_t at = 0;
+    int32_t found = 0;
+    if (peek_begin(&p, PEEK_CALL))
+        return 0;
+    int rc = peek(&p, &at, (uintptr_t)&w->threads, sizeof at);
+    for (unsigned i = 0; !rc && at && !found && i < THREADS_MAX; i++) {
+        struct wsgi_thread t WEIR_UNINITIALIZED;
+        uintptr_t call = 0;
+        uint64_t its_id = 0;
+        rc = peek(&p, &t, at, sizeof t);
+        if (!rc && t.run &&
+            !peek(&p, &call, (uintptr_t)t.run + offsetof(struct wsgi_run, c), sizeof call) &&
+            !peek(&p, &its_id, call + offsetof(struct call, id), sizeof its_id) && its_id == id)
+            found = t.tid;
+        at = rc ? 0 : (uintptr_t)t.next;
+    }
+    peek_end(&p);
+    return found;
+}
+
+static void write_late(const struct wsgi *w, const struct inspect_ask *ask)
+{
+    struct buf text = {.max = ENTRY_BYTES_MAX - 1};
+    int32_t thread = thread_of_late(w, ask->id);
+    int rc = buf_addf(&text,
+                      "%s; the interpreter lock was not to be had for 1 s\n"
+                      "Stack of its thread (most recent call last):",
+                      ask->text);
+    size_t before = text.n;
+    if (!rc && thread)
+        (void)!wsgi_stacks_traceback(&text, thread);
+    if (rc || text.n == before || buf_add(&text, "", 1))
+        write_without(w, ask,
+                      "where its thread is cannot be told: code in C has not given up the "
+                      "interpreter lock for 1 s");
+    else
+        write_entry(w, ask->id, text.p);
+    buf_fini(&text);
+}
+
+static void *late_main(void *arg)
+{
+    struct wsgi_inspector *in = arg;
+    for (;;) {
+        struct inspect_ask ask;
+        pthread_mutex_lock(&in->lock);
+        while (!in->n_late && !in->stop)
+            pthread_cond_wait(&in->changed, &in->lock);
+        bool go_on = in->n_late > 0; /* what was asked is said, also at the end */
+        if (go_on) {
+            ask = in->lates[in->first_late];
+            in->first_late = (in->first_late + 1) % ASKS_MAX;
+            in->n_late--;
+        }
+        pthread_mutex_unlock(&in->lock);
+        if (!go_on)
+            return NULL;
+        write_late(in->w, &ask);
+    }
+}
+
+static bool start_thread(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for other threads */
+    int rc = pthread_create(thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return !rc;
+}
+
 /* NULL: no memory, or no thread. */
 static struct wsgi_inspector *start(struct wsgi *w)
 {
     struct wsgi_inspector *in = calloc(1, sizeof *in);
     if (!in)
         return NULL;
-    sigset_t all, old;
-    sigfillset(&all);
     in->w = w;
     in->pid = getpid();
     pthread_mutex_init(&in->lock, NULL);
     pthread_cond_init(&in->changed, NULL);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for other threads */
-    int rc = pthread_create(&in->thread, NULL, inspector_main, in);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (!rc)
+    if (start_thread(&in->thread, inspector_main, in))
         return in;
     pthread_cond_destroy(&in->changed);
     pthread_mutex_destroy(&in->lock);
@@ -340,7 +424,7 @@ bool wsgi_inspect(struct app *a, const struct inspect_ask *ask)
     bool room = in->n < ASKS_MAX && !in->broken;
     if (room)
         in->asks[(in->first + in->n++) % ASKS_MAX] = *ask;
-    pthread_cond_signal(&in->changed);
+    pthread_cond_broadcast(&in->changed); /* two threads wait for it */
     pthread_mutex_unlock(&in->lock);
     return room;
 }
@@ -360,7 +444,17 @@ void wsgi_inspect_late(struct app *a, uint64_t id)
         }
     }
     pthread_mutex_unlock(&in->lock);
-    if (late.log)
+    if (!late.log)
+        return;
+    if (!in->has_late)
+        in->has_late = start_thread(&in->late_thread, late_main, in);
+    pthread_mutex_lock(&in->lock);
+    bool room = in->has_late && in->n_late < ASKS_MAX;
+    if (room)
+        in->lates[(in->first_late + in->n_late++) % ASKS_MAX] = late;
+    pthread_cond_broadcast(&in->changed);
+    pthread_mutex_unlock(&in->lock);
+    if (!room)
         write_without(in->w, &late,
                       "where its thread is cannot be told: code in C has not given up the "
                       "interpreter lock for 1 s");
@@ -374,10 +468,12 @@ void wsgi_inspect_stop(struct wsgi *w)
         return; /* a forked process has no thread to wait for, and maybe a lock that nobody opens */
     pthread_mutex_lock(&in->lock);
     in->stop = true;
-    pthread_cond_signal(&in->changed);
+    pthread_cond_broadcast(&in->changed);
     pthread_mutex_unlock(&in->lock);
     Py_BEGIN_ALLOW_THREADS /* it ends with the GIL */
         pthread_join(in->thread, NULL);
+    if (in->has_late)
+        pthread_join(in->late_thread, NULL);
     Py_END_ALLOW_THREADS pthread_cond_destroy(&in->changed);
     pthread_mutex_destroy(&in->lock);
     free(in);

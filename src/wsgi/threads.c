@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static int thread_start(struct app *a, void **local)
 {
@@ -26,6 +27,7 @@ static int thread_start(struct app *a, void **local)
     /* Processes that the application starts inherit this: they must not be deaf to a terminate(). */
     pthread_sigmask(SIG_SETMASK, &w->signals, NULL);
     t->ident = PyThread_get_thread_ident();
+    t->tid = (int32_t)gettid();
     t->number = 1 + atomic_fetch_add_explicit(&w->next_number, 1, memory_order_relaxed);
     *local = t;
     return 0;

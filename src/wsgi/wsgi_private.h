@@ -167,6 +167,7 @@ struct wsgi {
 struct wsgi_thread {
     PyThreadState *ts;               /* owned */
     unsigned long ident;             /* of the thread, as Python counts it */
+    int32_t tid;                     /* the same, as the kernel counts it */
     struct wsgi_thread *next;        /* on wsgi->threads */
     struct wsgi_run *run;            /* the present one, or NULL */
     unsigned number;                 /* in its name */

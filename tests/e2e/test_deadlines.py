@@ -179,14 +179,16 @@ def test_a_stack_without_end_is_bounded(weir: Starter, tmp_path: Path) -> None:
     assert 20 < entry.count("in down") <= 64 and len(entry) < 20000
 
 
-def test_a_lock_that_code_in_c_holds_is_said_and_waited_for_by_nobody(weir: Starter) -> None:
+def test_where_a_thread_is_that_holds_the_lock_in_c_is_said_and_waited_for_by_nobody(weir: Starter) -> None:
     server = weir("deadlines:app", deadline="400ms")
     c, ping = server.client(), server.client()
     c.request("GET", "/hold/3500")
     r = c.response()
     assert r.status == 504
     assert ping.alive()
-    server.wait_log("for /hold/3500: the client is told 504; where its thread is cannot be told: code in C")
+    log = server.wait_log("hold_in_c(int(arg) * 1000)")
+    entry = log[log.index("for /hold/3500: the client is told 504; the interpreter lock was not to be had for 1 s"):]
+    assert "Stack of its thread (most recent call last):" in entry
 
 
 # ---- interrupt ----
