@@ -121,6 +121,7 @@ struct supervisor_object {
     struct python_seat *next_seat; /* while a reload has not succeeded; may be the same */
     struct python_admin_socket admin;      /* in use */
     struct python_admin_socket next_admin; /* while a reload has not succeeded */
+    struct probe *probe; /* owned; in a worker: tells where its threads are; NULL: nobody asks */
     int admin_tell[2]; /* owned; a pipe: keepers write to [1] when the board is to be looked at; -1: none */
 
     /* With --preload: who forks the workers. [1] is the one before a reload, until that has succeeded; [2]
@@ -202,6 +203,9 @@ void python_keeper_config(struct keeper_config *k, const struct conf *c, struct 
 const struct keeper_door *python_keeper_door(const struct supervisor_object *o);
 /* In a worker: where its probe is to connect (serve/probe.h); NULL: nobody asks. */
 const struct keeper_door *python_keeper_probes(const struct supervisor_object *o);
+/* Start the thread that answers there. Without one the server serves all the same; a line says why. */
+void python_probe_start(struct probe **out, const struct keeper_door *door, uint32_t slot,
+                        uint32_t generation);
 /* The workers are told to end, and another supervisor goes on: its keeper answers for the admin listener. */
 void python_keeper_step_back(struct supervisor_object *o);
 

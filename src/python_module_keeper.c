@@ -21,7 +21,9 @@
 #include "proc/keeper.h"
 #include "python_module_admin.h"
 #include "python_module_process.h"
+#include "serve/probe.h"
 #include "serve/shared.h"
+#include "wsgi/stacks.h"
 
 struct python_seat {
     struct config_object *config; /* counted; texts of `keeper` are its */
@@ -275,6 +277,24 @@ const struct keeper_door *python_keeper_probes(const struct supervisor_object *o
 {
     const struct python_seat *s = o->next_config ? o->next_seat : o->seat;
     return s && s->admin.wanted ? &s->admin.probes : NULL;
+}
+
+/* ---- where threads are ---- */
+
+static int stacks(void *arg, struct buf *out, int32_t thread)
+{
+    (void)arg;
+    return wsgi_stacks(out, thread);
+}
+
+void python_probe_start(struct probe **out, const struct keeper_door *door, uint32_t slot,
+                        uint32_t generation)
+{
+    const struct probe_config c = {
+        .door = door, .slot = slot, .generation = generation, .stacks = stacks};
+    int rc = door && !*out ? probe_start(out, &c) : 0;
+    if (rc)
+        log_line(LOG_WARNING, 0, "the stacks of this worker cannot be asked for: %s", strerror(-rc));
 }
 
 /* ---- the process ---- */

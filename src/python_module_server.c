@@ -13,6 +13,7 @@
 #include "proc/signals.h"
 #include "python_module_admin.h"
 #include "python_module_process.h"
+#include "serve/probe.h"
 #include "serve/server.h"
 #include "serve/shared.h"
 #include "wsgi/wsgi.h"
@@ -32,6 +33,7 @@ struct server_object {
     struct supervisor_object *supervisor; /* counted; NULL: this process serves alone */
     struct keeper_door door;      /* of a process that serves alone; its socket is -1 where there is no keeper */
     struct keeper_thread *keeper; /* owned; NULL: none is wanted */
+    struct probe *probe;          /* owned; tells where the threads are; NULL: nobody asks */
     struct shared *shared;        /* owned while there is a keeper, which writes to it and ends after the server */
     struct python_admin admin;    /* of a process that serves alone; its listening socket is owned */
     bool listening, running;
@@ -141,6 +143,8 @@ static int start_keeper(struct server_object *o, struct err *e)
     tell_admin(o);
     o->shared = admission_give_shared(o->server);
     o->shared->door = &o->door;
+    if (o->admin.wanted) /* the first and only process of its slot */
+        python_probe_start(&o->probe, &o->admin.probes, 0, 1);
     return 0;
 }
 
@@ -149,6 +153,7 @@ static void stop_keeper(struct server_object *o)
 {
     if (!o->config) /* it was never initialised */
         return;
+    probe_stop(&o->probe);
     if (o->keeper) {
         Py_BEGIN_ALLOW_THREADS
         keeper_thread_stop(&o->keeper);

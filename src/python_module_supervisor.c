@@ -20,6 +20,7 @@
 #include "net/tls.h"
 #include "python_module_admin.h"
 #include "python_module_process.h"
+#include "serve/probe.h"
 #include "serve/server.h"
 #include "serve/shared.h"
 
@@ -418,6 +419,14 @@ static PyObject *supervisor_addresses(PyObject *self, void *unused)
     return out;
 }
 
+/* In a worker. */
+static void start_probe(struct supervisor_object *o)
+{
+    const struct scoreboard_slot *slot = &o->process.board->slots[o->process.slot];
+    python_probe_start(&o->probe, python_keeper_probes(o), o->process.slot,
+                       atomic_load(&slot->generation));
+}
+
 static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -463,6 +472,7 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
             .supervisor = atomic_load(&o->supervisor->board->supervisor),
             .grace_ms = c->grace_ms,
         };
+        start_probe(o); /* the import may hang */
         Py_RETURN_NONE;
     }
     drop_next(o);
@@ -540,6 +550,7 @@ int python_supervisor_join(struct supervisor_object *o, struct server *s)
     };
     o->policy = NULL;
     o->shared->door = python_keeper_door(o);
+    start_probe(o);
     struct sockets **from = o->next_config ? &o->next_sockets : &o->sockets;
     server_join_board(s, &w);
     if (server_share_listeners(s, &(*from)->set, &e)) {
@@ -559,6 +570,7 @@ int python_supervisor_join(struct supervisor_object *o, struct server *s)
 static void supervisor_dealloc(PyObject *self)
 {
     struct supervisor_object *o = (struct supervisor_object *)self;
+    probe_stop(&o->probe); /* its door is a seat's */
     if (o->worker || o->is_template)
         sockets_forget(&o->next_sockets);
     drop_next(o);

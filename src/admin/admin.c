@@ -201,8 +201,10 @@ static void on_probes(void *arg, struct slice json)
         return;
     }
     struct block *b = block_new();
-    int rc = b ? buf_add_slice(&b->bytes, json) : -ENOMEM;
-    answer_with(c, TYPE_JSON, "", b, rc);
+    int rc = !b                        ? -ENOMEM
+             : ask == ASK_STACKS_TEXT ? probes_text(&b->bytes, json)
+                                      : buf_add_slice(&b->bytes, json);
+    answer_with(c, ask == ASK_STACKS_TEXT ? TYPE_TEXT : TYPE_JSON, "", b, rc);
 }
 
 static void ask_probes(struct admin_conn *c, enum conn_ask ask, int worker, uint64_t id)
