@@ -154,7 +154,7 @@ static void number(struct json *j, const char *name, const _Atomic uint32_t *n)
 }
 
 static void worker(struct json *j, const struct admin_view *v, unsigned slot, int32_t state,
-                   const struct status_now *now)
+                   const struct flights_seen *seen, const struct status_now *now)
 {
     const struct scoreboard_slot *s = &v->board->slots[slot];
     const struct telemetry_worker *w = telemetry_slot(v->telemetry, slot);
@@ -187,6 +187,11 @@ static void worker(struct json *j, const struct admin_view *v, unsigned slot, in
     number(j, "stuck", &s->stuck);
     number(j, "threads", &w->threads);
     number(j, "waiting", &s->waiting);
+    json_key(j, "waiting_age");
+    if (seen->ready_ns[slot])
+        json_seconds(j, now->mono_ns - seen->ready_ns[slot]);
+    else
+        json_null(j);
     number(j, "open", &s->open);
     number(j, "in_flight", &w->in_flight);
     json_key(j, "requests");
@@ -201,14 +206,15 @@ static void worker(struct json *j, const struct admin_view *v, unsigned slot, in
     json_close(j, '}');
 }
 
-static void workers(struct json *j, const struct admin_view *v, const struct status_now *now)
+static void workers(struct json *j, const struct admin_view *v, const struct flights_seen *seen,
+                    const struct status_now *now)
 {
     json_key(j, "workers");
     json_open(j, '[');
     for (unsigned i = 0; i < v->board->n_slots && i < v->telemetry->n_slots; i++) {
         int32_t state = state_of(v, i);
         if (state > WORKER_NONE && state <= WORKER_DEAD)
-            worker(j, v, i, state, now);
+            worker(j, v, i, state, seen, now);
     }
     json_close(j, ']');
 }
@@ -347,7 +353,7 @@ int status_write(struct buf *out, const struct admin_view *v, const struct statu
     json_bool(&j, v->alone);
     totals(&j, v);
     processes(&j, v);
-    workers(&j, v, &now);
+    workers(&j, v, &seen, &now);
     status_routes(&j, v, &seen, &now);
     queues(&j, v, &seen);
     flights(&j, v, &seen, &now);

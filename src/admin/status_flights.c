@@ -142,6 +142,11 @@ static void look_at(struct look *k, const struct flight *record, unsigned slot)
     if (state == FLIGHT_NONE)
         return;
     seen->states[state]++;
+    if (state == FLIGHT_READY) {
+        int64_t ready_ns = __atomic_load_n(&record->at_ns[FLIGHT_READY], __ATOMIC_RELAXED);
+        if (!seen->ready_ns[slot] || ready_ns < seen->ready_ns[slot])
+            seen->ready_ns[slot] = ready_ns;
+    }
     seen->routes[route < TELEMETRY_ROUTES_MAX ? route : TELEMETRY_ROUTE_OTHER]++;
 
     bool waits = state == FLIGHT_QUOTA || state == FLIGHT_QUEUED;
@@ -179,7 +184,8 @@ int flights_look(struct flights_seen *seen, const struct admin_view *v,
     if (groups_init(&seen->waiting, WAITING_GROUPS))
         return -ENOMEM;
     seen->listed = calloc(2 * k.picks.most + 1, sizeof *seen->listed);
-    if (!seen->listed)
+    seen->ready_ns = calloc(v->telemetry->n_slots, sizeof *seen->ready_ns);
+    if (!seen->listed || !seen->ready_ns)
         return -ENOMEM;
     k.picks.all = seen->listed;
 
@@ -203,7 +209,9 @@ void flights_seen_fini(struct flights_seen *seen)
 {
     groups_fini(&seen->waiting);
     free(seen->listed);
+    free(seen->ready_ns);
     seen->listed = NULL;
+    seen->ready_ns = NULL;
 }
 
 /* ---- one record ---- */

@@ -57,7 +57,9 @@ struct flights_seen {
     uint32_t matched;                      /* that are asked for */
     uint64_t unlisted;                     /* requests that found no record, ever */
     struct groups waiting;                 /* those that wait for a quota or a place */
-    struct flight *listed;                 /* owned; in the order asked for */
+    int64_t
+        *ready_ns; /* owned; of each slot: since when the first waits for a thread; 0: none does */
+    struct flight *listed; /* owned; in the order asked for */
     unsigned n_listed;
 };
 /* 0 or -ENOMEM. Zero before; flights_seen_fini in any case. */

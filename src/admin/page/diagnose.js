@@ -6,6 +6,8 @@
 const RULES = {
   silent: 3, // a worker's loop has given no sign of life for so long, s; one comes each second
   longRun: 30, // a request is in the application, s
+  barred: 1, // a request waits for a thread of a worker that has free ones, s
+  barredBad: 3,
   queueHead: 10, // the first of a route's queue has waited, s
   booting: 30, // a worker is booting, s
   lockWait: 0.1, // 99 % wait less for the interpreter lock, s
@@ -58,6 +60,16 @@ function problems(s, c) {
       (all ? (full.length === 1 ? "the worker has" : (full.length === 2 ? "both" : "all " + full.length) + " workers have") : full.length + " of " + ready.length + " workers " + (full.length === 1 ? "has" : "have")) +
         " no free thread; " + plural(waits, "request waits", "requests wait"),
       "Every thread is inside the application. What they do is in their stacks.", { label: "Stacks of worker " + full[0].slot, stacks: full[0].slot });
+  }
+  // Places are free, and yet nobody gets to run: whoever runs does not let go of the interpreter lock.
+  const barred = ready.filter((w) => w.busy < w.places && w.waiting_age > RULES.barred);
+  if (barred.length) {
+    const worst = barred.reduce((a, b) => (b.waiting_age > a.waiting_age ? b : a));
+    add("barred", worst.waiting_age > RULES.barredBad ? "bad" : "warn",
+      plural(worst.waiting, "request", "requests") + " of worker " + worst.slot + (worst.waiting === 1 ? " waits" : " wait") + " since " + time(worst.waiting_age) +
+        " for a thread, though only " + worst.busy + " of " + worst.places + " are busy",
+      "A thread computes, or holds the interpreter lock in C code, and lets nobody run. The stacks name it; Hold gives what waits to other workers.",
+      { label: "Stacks of worker " + worst.slot, stacks: worst.slot });
   }
   const old = c.oldest;
   if (old && old.in_state > RULES.longRun)
