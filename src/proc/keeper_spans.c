@@ -107,12 +107,15 @@ static const char *cut_word(const struct flight *f)
                                                 : "";
 }
 
-/* That a client left is no error of the server. */
-static bool is_error(const struct flight *f)
+/* What is to blame on the server or the application, in `code` or a literal; "": nothing. That a
+ * client left is no error. */
+static const char *error_of(const struct flight *f, char code[8])
 {
-    bool client = f->cut == CLOSE_CLIENT_LEFT + 1 || f->cut == CLOSE_CLIENT_RESET + 1 ||
-                  f->cut == CLOSE_CLIENT_CLOSED + 1;
-    return f->status >= 500 || (f->cut && !client);
+    if (f->cut == CLOSE_ABORTED + 1 || f->cut == CLOSE_DEADLINE + 1 ||
+        f->cut == CLOSE_NO_MEMORY + 1)
+        return cut_word(f);
+    snprintf(code, 8, "%u", (unsigned)f->status);
+    return f->status >= 500 ? code : "";
 }
 
 /* From the first wait to the application, or to what was answered instead; -1: it did not wait. */
@@ -131,6 +134,7 @@ static int64_t queue_ns(const struct flight *f)
 static json_t *attributes(const struct telemetry *t, const struct flight *f)
 {
     json_t *a = json_array();
+    char code[8];
     bool known = is_known_method(f->method);
     add_text(a, "http.request.method", known ? f->method : "_OTHER");
     if (!known)
@@ -140,11 +144,7 @@ static json_t *attributes(const struct telemetry *t, const struct flight *f)
     if (f->status)
         add_number(a, "http.response.status_code", f->status);
     add_text(a, "client.address", f->address);
-    if (is_error(f)) {
-        char code[8];
-        snprintf(code, sizeof code, "%u", (unsigned)f->status);
-        add_text(a, "error.type", f->cut ? cut_word(f) : code);
-    }
+    add_text(a, "error.type", error_of(f, code));
     add_text(a, "weir.request_id", f->request_id);
     add_number(a, "weir.request", f->id);
     add_number(a, "weir.worker.pid", (uint64_t)(f->pid > 0 ? f->pid : 0));
@@ -194,6 +194,7 @@ static json_t *span_of(const struct telemetry *t, const struct flight *f)
     bool has_parent = memcmp(f->parent_id, nobody, sizeof nobody) != 0;
     int flags = FLAG_KNOWS_REMOTE | (has_parent ? FLAG_REMOTE : 0) | f->sampled;
     json_t *o = json_object();
+    char code[8];
     (void)json_object_set_new(o, "traceId", hex(f->trace_id, sizeof f->trace_id));
     (void)json_object_set_new(o, "spanId", hex(f->span_id, sizeof f->span_id));
     if (has_parent)
@@ -206,7 +207,7 @@ static json_t *span_of(const struct telemetry *t, const struct flight *f)
     (void)json_object_set_new(o, "attributes", attributes(t, f));
     (void)json_object_set_new(o, "events", events(f));
     (void)json_object_set_new(
-        o, "status", is_error(f) ? json_pack("{s:i}", "code", STATUS_ERROR) : json_object());
+        o, "status", *error_of(f, code) ? json_pack("{s:i}", "code", STATUS_ERROR) : json_object());
     return o;
 }
 
