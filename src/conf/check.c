@@ -311,15 +311,6 @@ static int check_tls(const struct conf *c, struct err *e)
     return 0;
 }
 
-static int check_otlp(const struct conf *c, struct err *e)
-{
-    const char *url = c->otlp_endpoint;
-    if (!*url || strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0)
-        return 0;
-    return err_set(e, "%s: '%.400s' is no URL; give the whole of it, such as http://localhost:4318/v1/traces",
-                   conf_mark(c, CONF_ROW_otlp_endpoint)->source, url);
-}
-
 /* Where the quotas are kept, if there are any: the folder that systemd made for state, of several the first. */
 static int place_store(struct conf *c, struct err *e)
 {
@@ -345,7 +336,7 @@ static int finish(struct conf *c, struct err *e)
         (conf_gunicorn_apply(c, e) || conf_env_apply(c, e) || conf_chdir_check(c, e)))
         return -1;
     if (check_addresses(c, e) || check_tls(c, e) || check_proxy(c, e) || normalise_prefix(c, e) ||
-        check_internal_path(c, e) || check_static(c, e) || check_reload(c, e) || check_otlp(c, e) ||
+        check_internal_path(c, e) || check_static(c, e) || check_reload(c, e) ||
         policy_check(c, e) || place_store(c, e) || conf_admin_check(c, e))
         return -1;
     if (check_plain(c->ident, "ident", true, e) ||

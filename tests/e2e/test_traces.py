@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, Client, Server, Starter, wait_for
+from harness import PATIENCE, PYTHON, ROOT, Server, Starter, wait_for
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -423,3 +424,48 @@ def test_an_endpoint_that_is_no_url_is_told_at_the_start(weir: Starter) -> None:
     server.expected_status = (2,)
     server.wait_end()
     assert "otlp-endpoint" in server.log and "http://localhost:4318/v1/traces" in server.log
+
+
+# ---- docs/traces.md ----
+
+PAGE = (ROOT / "docs" / "traces.md").read_text()
+
+
+def block(name: str) -> str:
+    found = re.search(rf"```python\n(# {re.escape(name)}\n.*?)```", PAGE, re.S)
+    assert found
+    return found[1]
+
+
+def test_the_pages_example_is_one_trace_through_two_services(weir: Starter, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(block("app.py"))
+    source = block("collector.py").replace("4318", "int(__import__('sys').argv[1])")
+    (tmp_path / "collector.py").write_text(source)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with subprocess.Popen([PYTHON, str(tmp_path / "collector.py"), str(port)], stdout=subprocess.PIPE, text=True) as collector:
+        try:
+            endpoint = f"http://127.0.0.1:{port}/v1/traces"
+            form = "%(trace_id)s %(x_request_id)s"
+            inner = weir("basic:app", access_log="-", access_log_format=form, otlp_endpoint=endpoint, otlp_service="inner")
+            outer = weir("app:app", cwd=tmp_path, access_log="-", access_log_format=form, otlp_endpoint=endpoint,
+                         otlp_service="outer", env={"FLASK_OTHER": f"{inner.url}/hello", "PYTHONPATH": str(tmp_path)})
+            answer = outer.get("/", "X-Request-Id: order-4711")
+            assert answer.status == 200 and answer.get("X-Request-Id") == "order-4711"
+            lines = [wait_for(lambda s=s: s.out.split(), what="an access line") for s in (inner, outer)]
+            assert lines[0] == lines[1] and lines[0][1] == "order-4711"
+            assert collector.stdout
+            spans = sorted([collector.stdout.readline().split() for _ in range(2)], key=lambda row: row[1] != "-")
+        finally:
+            collector.kill()
+    assert [row[0] for row in spans] == [lines[0][0]] * 2
+    assert spans[0][1] == "-" and spans[1][1] == spans[0][2]  # the inner one is a child of the outer one
+
+
+def test_the_page_tells_what_a_span_holds(weir: Starter, collector: Collector) -> None:
+    server = weir("basic:app", otlp_endpoint=collector.url)
+    server.get("/fail")
+    (span,) = collector.wait(1)
+    assert [k for k in attributes(span) if f"`{k}`" not in PAGE] == []
+    assert [e["name"] for e in span["events"] if f"`{e['name']}`" not in PAGE] == []
