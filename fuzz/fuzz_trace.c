@@ -24,7 +24,7 @@ static bool is_zero(const unsigned char *p, size_t n)
 
 static void look_at_parent(struct slice s)
 {
-    static struct trace_source source = {.key = {1, 2}};
+    static struct trace_source source = {.s = {1, 2, 3, 4}};
     static const struct trace_context nothing;
     struct trace_context t, again;
     char out[TRACE_PARENT_BYTES];

@@ -31,6 +31,17 @@ bool robust_lock(struct robust *r)
     return true;
 }
 
+bool robust_try(struct robust *r, bool *died)
+{
+    int rc = pthread_mutex_trylock(&r->mutex);
+    *died = rc == EOWNERDEAD;
+    if (rc == EBUSY)
+        return false;
+    must(rc == 0 || *died);
+    must(!*died || pthread_mutex_consistent(&r->mutex) == 0);
+    return true;
+}
+
 void robust_unlock(struct robust *r)
 {
     must(pthread_mutex_unlock(&r->mutex) == 0);

@@ -2,7 +2,8 @@
  * robust: a mutex in memory that processes share, which survives the death of its holder.
  *
  * Who takes it after a holder died is told so, and repairs what the mutex guards. Hold it for
- * memory operations alone: no system call, no allocation, no call into anybody else.
+ * memory operations alone: no system call, no allocation, no call into anybody else; unless nobody
+ * waits for it, and all only try.
  *
  * Owner:   lives where the caller puts it (a MAP_SHARED mapping made before the fork).
  * Threads: any, of any process that has the mapping.
@@ -27,6 +28,8 @@ WEIR_MUST_USE int robust_init(struct robust *r);
 /* True: its last holder died inside; what it guards may be half written, and is to be repaired
  * before robust_unlock. */
 WEIR_MUST_USE bool robust_lock(struct robust *r);
+/* The same without waiting. False: somebody has it. *died as above. */
+WEIR_MUST_USE bool robust_try(struct robust *r, bool *died);
 void robust_unlock(struct robust *r);
 
 /* `n` (>= 1) zeroed bytes that this process shares with all that it forks, or NULL. They take

@@ -208,6 +208,10 @@ struct telemetry *telemetry_new(unsigned n_slots, bool spans)
     if (p == MAP_FAILED)
         return NULL;
     struct telemetry *t = p;
+    if (robust_init(&t->exporter)) {
+        munmap(p, all_bytes(&head));
+        return NULL;
+    }
     t->n_slots = head.n_slots;
     t->spans_max = head.spans_max;
     t->flights_max = head.flights_max;

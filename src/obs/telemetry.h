@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/robust.h"
 #include "base/slice.h"
 
 /* ---- histograms ---- */
@@ -173,6 +174,7 @@ struct telemetry {
     uint32_t flights_max; /* of each slot */
     uint32_t spans_max;   /* of each slot; a power of two, or 0: nobody exports */
     int64_t started_wall_ns, started_ns;
+    struct robust exporter; /* had, all its life, by the one process that reads the span rings */
     /* Of the exporter, which may be killed and begin anew. */
     _Atomic uint64_t otlp_sent, otlp_dropped,
         otlp_failed; /* spans; spans; requests to the collector */

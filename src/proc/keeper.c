@@ -83,15 +83,15 @@ int keeper_load(const char *path, struct err *e)
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!object)
         return err_set(e,
-                       "quotas, key sets and the admin listener cannot be used: %s; install SQLite 3 and libcurl "
-                       "(Debian: libsqlite3-0, libcurl4)",
+                       "quotas, key sets, traces and the admin listener cannot be used: %s; install SQLite 3, "
+                       "libcurl and Jansson (Debian: libsqlite3-0, libcurl4, libjansson4)",
                        dlerror());
     const struct keeper_lib *found = dlsym(object, KEEPER_LIB_SYMBOL);
     if (!found || strcmp(found->version, WEIR_VERSION) != 0 ||
         found->config_bytes != sizeof(struct keeper_config)) {
         dlclose(object);
         return err_set(e,
-                       "quotas, key sets and the admin listener cannot be used: %s belongs to another version of Weir; "
+                       "quotas, key sets, traces and the admin listener cannot be used: %s belongs to another version of Weir; "
                        "install Weir again",
                        path);
     }

@@ -1,10 +1,7 @@
 /*
- * keeper_fetch: key sets over HTTP, with libcurl's multi interface on the keeper's loop. See
- * keeper.h.
+ * keeper_fetch: key sets over HTTP. See keeper.h.
  *
- * libcurl says which sockets it waits for (on_socket) and when it wants to be called (on_timer);
- * the loop tells it what has happened. Each URL has one transfer at a time and one timer for the
- * next.
+ * Each URL has one transfer at a time and one timer for the next.
  *
  * A plain http URL is for a key server on this machine. That its name leads to a loopback address
  * is looked at where the socket is made, so no resolver can point it elsewhere.
@@ -52,91 +49,13 @@ struct source {
     char body[BODY_BYTES_MAX + 1];
 };
 
-/* One socket of libcurl's. */
-struct watched {
-    struct fetcher *f;
-    curl_socket_t fd;
-    uv_poll_t poll;
-};
-
 struct fetcher {
     uv_loop_t *loop;
     const struct keeper_config *c;
-    CURLM *multi; /* owned */
-    uv_timer_t timer;
-    bool stopped;
+    struct keeper_curl curl;
     unsigned n;
     struct source sources[];
 };
-
-/* ---- the loop and libcurl ---- */
-
-static void take_results(struct fetcher *f);
-
-static void act(struct fetcher *f, curl_socket_t fd, int what)
-{
-    int running;
-    if (f->stopped)
-        return;
-    (void)curl_multi_socket_action(f->multi, fd, what, &running);
-    take_results(f);
-}
-
-static void on_ready(uv_poll_t *poll, int status, int events)
-{
-    struct watched *w = poll->data;
-    int what = status ? CURL_CSELECT_ERR : 0;
-    what |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
-    what |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
-    act(w->f, w->fd, what);
-}
-
-static void on_due(uv_timer_t *t)
-{
-    act(t->data, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static int on_timer(CURLM *multi, long ms, void *arg)
-{
-    struct fetcher *f = arg;
-    (void)multi;
-    if (ms < 0 || f->stopped)
-        (void)uv_timer_stop(&f->timer);
-    else /* never from within this call */
-        (void)uv_timer_start(&f->timer, on_due, (uint64_t)ms, 0);
-    return 0;
-}
-
-static void on_unwatched(uv_handle_t *h)
-{
-    free(h->data);
-}
-
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *of_socket)
-{
-    struct fetcher *f = arg;
-    struct watched *w = of_socket;
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        (void)curl_multi_assign(f->multi, fd, NULL);
-        if (w)
-            uv_close((uv_handle_t *)&w->poll, on_unwatched);
-        return 0;
-    }
-    if (!w) {
-        w = calloc(1, sizeof *w);
-        if (!w || uv_poll_init(f->loop, &w->poll, fd)) {
-            free(w);
-            return -1;
-        }
-        w->f = f;
-        w->fd = fd;
-        w->poll.data = w;
-        (void)curl_multi_assign(f->multi, fd, w);
-    }
-    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    return uv_poll_start(&w->poll, events, on_ready) ? -1 : 0;
-}
 
 /* ---- one answer ---- */
 
@@ -205,13 +124,6 @@ static curl_socket_t open_loopback(void *arg, curlsocktype purpose, struct curl_
         s->not_loopback = true;
         return CURL_SOCKET_BAD;
     }
-    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-}
-
-static curl_socket_t open_any(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
-{
-    (void)arg;
-    (void)purpose;
     return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
@@ -285,17 +197,12 @@ static void fetch(struct source *s)
     s->max_age_ms = 0;
     s->trouble[0] = '\0';
     s->began_ms = uv_now(s->f->loop);
-    CURL *easy = s->easy = curl_easy_init();
+    CURL *easy = s->easy = keeper_curl_easy(s->what->url, s, c, s->trouble);
     if (!easy) {
         failed(s, "out of memory");
         return;
     }
     bool https = is_https(s);
-    curl_easy_setopt(easy, CURLOPT_URL, s->what->url);
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, s);
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, s->trouble);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "weir/" WEIR_VERSION);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, TOTAL_MS);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
@@ -305,18 +212,13 @@ static void fetch(struct source *s)
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, s);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_field);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, s);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, https ? open_any : open_loopback);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, s);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-    if (c->ca_file && *c->ca_file)
-        curl_easy_setopt(easy, CURLOPT_CAINFO, c->ca_file);
-    if (!https) /* a proxy would be another machine */
-        curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+    if (!https) {
+        curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_loopback);
+        curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, s);
+    }
     limit_schemes(easy, https);
-    if (curl_multi_add_handle(s->f->multi, easy) != CURLM_OK) {
-        curl_easy_cleanup(easy);
-        s->easy = NULL;
+    if (keeper_curl_add(&s->f->curl, easy)) {
+        keeper_curl_drop(&s->f->curl, &s->easy);
         failed(s, "libcurl takes no more");
     }
 }
@@ -331,12 +233,11 @@ static bool looks_like_keys(struct source *s)
     return s->body[i] == '{' && strstr(s->body + i, "\"keys\"");
 }
 
-static void finish(struct source *s, CURLcode rc)
+static void finish(void *whose, CURLcode rc)
 {
+    struct source *s = whose;
     struct fetcher *f = s->f;
-    (void)curl_multi_remove_handle(f->multi, s->easy);
-    curl_easy_cleanup(s->easy);
-    s->easy = NULL;
+    keeper_curl_drop(&f->curl, &s->easy);
     if (s->too_long)
         failed(s, "it is longer than 64 KiB");
     else if (s->not_loopback)
@@ -353,20 +254,6 @@ static void finish(struct source *s, CURLcode rc)
     }
 }
 
-static void take_results(struct fetcher *f)
-{
-    CURLMsg *m;
-    int left;
-    while ((m = curl_multi_info_read(f->multi, &left)) != NULL) {
-        char *s = NULL;
-        if (m->msg != CURLMSG_DONE)
-            continue;
-        CURLcode rc = m->data.result; /* gone with the handle */
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &s);
-        finish((struct source *)(void *)s, rc);
-    }
-}
-
 /* ---- public ---- */
 
 int fetcher_new(struct fetcher **out, uv_loop_t *loop, const struct keeper_config *c, struct err *e)
@@ -375,15 +262,13 @@ int fetcher_new(struct fetcher **out, uv_loop_t *loop, const struct keeper_confi
     if (!c->n_jwks)
         return 0;
     struct fetcher *f = calloc(1, sizeof *f + c->n_jwks * sizeof f->sources[0]);
-    if (!f || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+    if (!f || keeper_curl_init(&f->curl, loop, finish, e)) {
         free(f);
         return err_set(e, "the keeper cannot use libcurl: out of memory");
     }
     f->loop = loop;
     f->c = c;
     f->n = c->n_jwks;
-    (void)uv_timer_init(loop, &f->timer);
-    f->timer.data = f;
     for (unsigned i = 0; i < f->n; i++) {
         struct source *s = &f->sources[i];
         s->f = f;
@@ -392,13 +277,6 @@ int fetcher_new(struct fetcher **out, uv_loop_t *loop, const struct keeper_confi
         s->next.data = s;
     }
     *out = f;
-    f->multi = curl_multi_init();
-    if (!f->multi)
-        return err_set(e, "the keeper cannot use libcurl: out of memory");
-    curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
-    curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
     for (unsigned i = 0; i < f->n; i++)
         later(&f->sources[i], 0);
     return 0;
@@ -421,25 +299,15 @@ void fetcher_again(struct fetcher *f, unsigned identifier)
 
 void fetcher_stop(struct fetcher *f)
 {
-    f->stopped = true;
-    for (unsigned i = 0; i < f->n; i++) {
-        struct source *s = &f->sources[i];
-        if (s->easy) {
-            (void)curl_multi_remove_handle(f->multi, s->easy);
-            curl_easy_cleanup(s->easy);
-            s->easy = NULL;
-        }
-    }
-    /* Kept connections are closed here, and their sockets unwatched. */
-    if (f->multi)
-        (void)curl_multi_cleanup(f->multi);
-    f->multi = NULL;
+    for (unsigned i = 0; i < f->n; i++)
+        keeper_curl_drop(&f->curl, &f->sources[i].easy);
+    keeper_curl_stop(&f->curl);
 }
 
 void fetcher_free(struct fetcher **fp)
 {
     if (*fp)
-        curl_global_cleanup();
+        keeper_curl_fini(&(*fp)->curl);
     free(*fp);
     *fp = NULL;
 }

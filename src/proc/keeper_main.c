@@ -87,7 +87,8 @@ struct keeper {
     uv_check_t turn_end;
     uv_idle_t hurry; /* active: the next turn does not wait */
     uv_timer_t tidy, accept_again, hello, drain;
-    struct fetcher *fetcher; /* owned; NULL: no key sets */
+    struct fetcher *fetcher;   /* owned; NULL: no key sets */
+    struct exporter *exporter; /* owned; NULL: no spans */
     struct list conns;
     unsigned n_conns;
     struct quota_store *store; /* owned; NULL: cannot be opened now */
@@ -96,7 +97,9 @@ struct keeper {
     int64_t reopen_ns;         /* not before */
     struct item *items;        /* owned; GROUP_MAX */
     unsigned n_items;
-    bool stopping, over;
+    bool stopping, drained; /* it waits for nobody any more */
+    bool exported;          /* the last spans are out, or will not be */
+    bool over;
     bool has_guest; /* c->begin has succeeded, and c->end was not called */
     unsigned char packet[KEEPER_PACKET_MAX]; /* of an answer */
     struct quota_row rows[KEEPER_ROWS_MAX];
@@ -410,8 +413,11 @@ static void on_turn_end(uv_check_t *check)
     for (unsigned i = 0; i < n; i++)
         answer(k, &k->items[i]);
     k->n_items = 0;
-    if (k->stopping && !has_conns(k))
-        k->over = true;
+    if (!k->stopping || (has_conns(k) && !k->drained))
+        return;
+    if (k->exporter)
+        exporter_finish(k->exporter);
+    k->over = k->exported || !k->exporter;
 }
 
 /* ---- accept ---- */
@@ -498,7 +504,16 @@ static void on_hurry(uv_idle_t *idle)
 
 static void on_drained(uv_timer_t *t)
 {
-    ((struct keeper *)t->data)->over = true;
+    struct keeper *k = t->data;
+    k->drained = true;
+    (void)uv_idle_start(&k->hurry, on_hurry);
+}
+
+static void on_exported(void *arg)
+{
+    struct keeper *k = arg;
+    k->exported = true;
+    (void)uv_idle_start(&k->hurry, on_hurry);
 }
 
 static void end_guest(struct keeper *k)
@@ -611,7 +626,8 @@ static int begin(struct keeper *k, struct err *e)
         (void)need_store(k); /* where it cannot be used that is said now */
         (void)uv_timer_start(&k->tidy, on_tidy, TIDY_FIRST_MS, 0);
     }
-    return fetcher_new(&k->fetcher, &k->loop, k->c, e);
+    rc = fetcher_new(&k->fetcher, &k->loop, k->c, e);
+    return rc ? rc : exporter_new(&k->exporter, &k->loop, k->c, on_exported, k, e);
 }
 
 static void begin_guest(struct keeper *k)
@@ -638,11 +654,14 @@ static void end(struct keeper *k)
     end_guest(k);
     if (k->fetcher)
         fetcher_stop(k->fetcher);
+    if (k->exporter)
+        exporter_stop(k->exporter);
     uv_walk(&k->loop, close_handle, NULL);
     (void)uv_run(&k->loop, UV_RUN_DEFAULT);
     int rc = uv_loop_close(&k->loop);
     must(rc == 0);
     fetcher_free(&k->fetcher);
+    exporter_free(&k->exporter);
     close_store(k);
     if (k->signal_fd >= 0)
         close(k->signal_fd);

@@ -291,6 +291,7 @@ def test_a_request_gets_an_id_and_a_trace(run):
     for (made, parent), answer in zip(seen, answers):
         assert re.fullmatch("[0-9a-f]{32}", made) and answer.get("X-Request-Id") == made
         assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", parent)
+        assert parent.split("-")[1] == made  # one name to look for
     assert len({value for row in seen for value in row}) == 4
 
 
