@@ -155,7 +155,8 @@ bool task_look(const struct tasks *t, int32_t id, struct task *out)
     if (n > 0 && out->name[n - 1] == '\n')
         out->name[n - 1] = '\0';
     task_look_call(t, out);
-    return true;
+    /* It has begun to wait meanwhile: both shall be of one moment. */
+    return out->call < 0 || out->state != 'R' || look_stat(t, out);
 }
 
 uintptr_t task_futex(const struct task *t)

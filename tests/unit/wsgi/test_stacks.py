@@ -246,8 +246,8 @@ def test_what_a_thread_waits_in_is_told(look, stop, tmp_path):
     }
 
     def waits(name, call):
-        t = one(look, threads[name], lambda t: (t["waits_in"] or "").split(":")[0] in call.split("|"))
-        assert t["lock"] == "free" and t["state"] == "S" and t["complete"]
+        t = one(look, threads[name], lambda t: (t["waits_in"] or "").split(":")[0] in call.split("|") and t["state"] == "S")
+        assert t["lock"] == "free" and t["complete"]
         return t["waits_in"]
 
     try:
