@@ -7,11 +7,11 @@ const LIBRARY = /\/(site-packages|dist-packages|lib\/python3[^/]*)\/|^<frozen /;
 function frameItem(f, kind) {
   return h("li", { class: kind },
     f.source ? h("code", {}, f.source) : null,
-    h("span", {}, h("b", {}, f.function), " ", h("span", { class: "where" }, f.file + ":" + f.line)));
+    h("span", {}, h("b", {}, f.function), " ", h("span", { class: "where" }, f.file + (f.line ? ":" + f.line : ""))));
 }
 
 function stackText(t) {
-  const head = "thread " + t.thread + " " + (t.name || "") + " " + t.state + (t.waits_in ? " in " + t.waits_in : "") + ", lock: " + t.lock + (t.lock_for ? " for " + t.lock_for + " s" : "");
+  const head = "thread " + t.thread + " " + (t.name || "") + " " + t.state + (t.waits_in ? " in " + t.waits_in : "") + ", lock: " + (t.lock || "not known") + (t.lock_for ? " for " + t.lock_for + " s" : "");
   const request = t.request ? "\n  request " + t.request.id + " " + t.request.method + " " + t.request.path + " " + (t.request.user || "") : "";
   const frames = (t.frames || []).map((f) => '  File "' + f.file + '", line ' + f.line + ", in " + f.function + (f.source ? "\n    " + f.source : ""));
   return head + request + "\n" + (frames.join("\n") || "  (no Python code)") + (t.more_frames ? "\n  …" : "") + "\n";
@@ -163,7 +163,7 @@ class Panel {
     }
     const chips = h("p", { class: "chips" }, h("span", {}, "thread " + t.thread), t.name ? h("span", {}, t.name) : null,
       h("span", { "data-tone": t.state === "R" ? "warn" : null }, { R: "computes", S: "waits", D: "waits for a disk" }[t.state] || t.state),
-      h("span", { "data-tone": t.lock === "holds" ? "bad" : t.lock === "waits" ? "warn" : null }, "lock: " + t.lock + (t.lock_for ? " " + time(t.lock_for) : "")),
+      h("span", { "data-tone": t.lock === "holds" ? "bad" : t.lock === "waits" ? "warn" : null }, "lock: " + (t.lock || "not known") + (t.lock_for ? " " + time(t.lock_for) : "")),
       t.waits_in ? h("span", { class: "mono" }, t.waits_in) : null,
       t.cpu != null ? h("span", {}, "processor " + time(t.cpu)) : null);
     // Whoever selects a text of the stack keeps it.
