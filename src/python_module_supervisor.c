@@ -472,7 +472,6 @@ static PyObject *supervisor_run_py(PyObject *self, PyObject *unused)
             .supervisor = atomic_load(&o->supervisor->board->supervisor),
             .grace_ms = c->grace_ms,
         };
-        start_probe(o); /* the import may hang */
         Py_RETURN_NONE;
     }
     drop_next(o);
@@ -524,6 +523,9 @@ static PyObject *supervisor_begin(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_OSError, e.text);
         return NULL;
     }
+    /* Before the import, which may hang; after the change of user: what a thread may gain by exec
+     * (no_new_privs) is its own affair, and passed to the threads that it makes. */
+    start_probe(o);
     /* Another user than the supervisor's: the kernel forgets whose end it was to tell. */
     return PyBool_FromLong(worker_process_guard(&o->process) == 0);
 }

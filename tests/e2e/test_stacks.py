@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +159,28 @@ def test_a_worker_that_hangs_in_the_import_is_told(weir: Starter, tmp_path: Any)
                                if any("waits for its database" in (f["source"] or "") for f in t["frames"])), None))
     assert t["request"] is None
     flag.touch()
+
+
+def test_workers_of_a_template_are_told_too(weir: Starter) -> None:
+    server = weir("stuck:app", "--preload", admin="127.0.0.1:0", workers=1)
+    c = send(server, "/sleep")
+    assert functions(stuck_in(server, "/sleep", lambda t: "sleep" in functions(t)))[0] == "sleep"
+    server.get("/free")
+    assert c.response().status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
+def test_a_worker_of_another_user_is_told_and_none_of_its_threads_may_gain_privileges(weir: Starter) -> None:
+    """The kernel hides system calls from a process that has changed its user; it still says where they wait."""
+    server = weir("stuck:app", admin="127.0.0.1:0", workers=1, user="nobody")
+    c = send(server, "/sleep")
+    t = stuck_in(server, "/sleep", lambda t: functions(t)[:1] == ["sleep"] and t["state"] == "S")
+    assert "sleep" in (t["waits_in"] or "sleep") and t["lock"] in ("free", None)
+    status = [p.read_text() for p in Path(f"/proc/{server.worker_pid}/task").glob("*/status")]
+    assert len(status) > 2
+    assert all(re.search(r"^NoNewPrivs:\s1$", s, re.M) and re.search(r"^Uid:\s65534\s65534\s65534", s, re.M) for s in status)
+    server.get("/free")
+    assert c.response().status == 200
 
 
 def test_a_process_that_serves_alone_is_told_too(weir: Starter) -> None:
