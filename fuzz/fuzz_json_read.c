@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(!whole || taken);
     if (taken) {
         walk(value);
-        (void)!json_integer(value, &number);
+        (void)!json_to_integer(value, &number);
         int rc = json_unescape(value, &out);
         must(rc == (*value.p == '"' ? 0 : -EINVAL) && out.n <= value.n);
     }

@@ -172,7 +172,7 @@ static void write_rate(struct json *j, double value)
 static void write_time(struct json *j, int64_t ns)
 {
     if (ns < 0)
-        json_null(j);
+        json_none(j);
     else
         json_seconds(j, ns);
 }

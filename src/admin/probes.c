@@ -147,7 +147,7 @@ static void write_request(struct json *j, const struct running *r, int64_t threa
         if (atomic_load_explicit(&r->flights[i].thread, memory_order_relaxed) == thread)
             f = &r->flights[i];
     if (!f) {
-        json_null(j);
+        json_none(j);
         return;
     }
     json_open(j, '{');
@@ -175,7 +175,7 @@ static void write_threads(struct json *j, const struct probes *p, const struct e
     int64_t thread, now_ns = clock_mono_ns();
     json_open(j, '[');
     while (json_next(&w, &key, &object)) {
-        if (!json_member(object, "thread", &number) || !json_integer(number, &thread))
+        if (!json_member(object, "thread", &number) || !json_to_integer(number, &thread))
             continue;
         json_raw(j, slice_of(object.p, object.n - 1)); /* without its bracket; it is not empty */
         json_key(j, "request");
@@ -209,7 +209,7 @@ static int write_look(struct buf *out, const struct probes *p, const struct look
         json_str(&j, *e->error ? e->error : NULL);
         json_key(&j, "took");
         if (*e->error)
-            json_null(&j);
+            json_none(&j);
         else
             json_seconds(&j, e->took_ns);
         json_key(&j, "threads");
@@ -441,7 +441,7 @@ static bool is_answer(struct slice json)
     if (!json_whole(json) || !json.n || *json.p != '[')
         return false;
     while (json_next(&w, &key, &object))
-        if (!json_member(object, "thread", &number) || !json_integer(number, &thread))
+        if (!json_member(object, "thread", &number) || !json_to_integer(number, &thread))
             return false;
     return true;
 }

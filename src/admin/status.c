@@ -144,7 +144,7 @@ static void p99(struct json *j, const char *name, const struct telemetry_hist *h
     if (c.n)
         json_seconds(j, telemetry_quantile(&c, 0.99));
     else
-        json_null(j);
+        json_none(j);
 }
 
 static void number(struct json *j, const char *name, const _Atomic uint32_t *n)
@@ -181,7 +181,7 @@ static void worker(struct json *j, const struct admin_view *v, unsigned slot, in
     if (beat_ns)
         json_seconds(j, now->mono_ns > beat_ns ? now->mono_ns - beat_ns : 0);
     else
-        json_null(j);
+        json_none(j);
     number(j, "places", &s->places);
     number(j, "busy", &s->busy);
     number(j, "stuck", &s->stuck);
@@ -191,7 +191,7 @@ static void worker(struct json *j, const struct admin_view *v, unsigned slot, in
     if (seen->ready_ns[slot])
         json_seconds(j, now->mono_ns - seen->ready_ns[slot]);
     else
-        json_null(j);
+        json_none(j);
     number(j, "open", &s->open);
     number(j, "in_flight", &w->in_flight);
     json_key(j, "requests");
@@ -239,7 +239,7 @@ static void limits(struct json *j, const struct admin_view *v, const struct stat
         json_uint(j, s.evicted[RATES_USERS] + s.evicted[RATES_ADDRESSES]);
         json_close(j, '}');
     } else {
-        json_null(j);
+        json_none(j);
     }
     json_close(j, '}');
 }
@@ -313,7 +313,7 @@ static int settings(struct json *j, const struct admin_view *v)
     json_close(j, ']');
     json_key(j, "policy");
     if (!policy_is_given(&v->conf->policy)) {
-        json_null(j);
+        json_none(j);
         return 0;
     }
     char *text = NULL; /* malloc'ed by the stream */

@@ -227,7 +227,7 @@ static void hex_or_null(struct json *j, const unsigned char *bytes, size_t n)
     if (any)
         json_text(j, slice_of(text, (size_t)(p - text)));
     else
-        json_null(j);
+        json_none(j);
 }
 
 /* State, begin, duration; in the order in which the states were entered. */
@@ -252,7 +252,7 @@ static void waterfall(struct json *j, const struct flight *f, int64_t end_ns)
         if (until_ns)
             json_seconds(j, until_ns > at_ns ? until_ns - at_ns : 0);
         else
-            json_null(j);
+            json_none(j);
         json_close(j, ']');
     }
     json_close(j, ']');
@@ -290,7 +290,7 @@ static void common(struct json *j, const struct admin_view *v, const struct flig
     if (thread)
         json_int(j, thread);
     else
-        json_null(j);
+        json_none(j);
     json_key(j, "bytes_in");
     json_uint(j, f->bytes_in);
     json_key(j, "bytes_out");
@@ -329,7 +329,7 @@ void status_flight_kept(struct json *j, const struct admin_view *v, const struct
     if (f->status)
         json_uint(j, f->status);
     else
-        json_null(j);
+        json_none(j);
     json_key(j, "cut");
     json_str(j, f->cut && f->cut <= CLOSE_REASONS
                     ? close_reason_word((enum close_reason)(f->cut - 1))
@@ -359,6 +359,6 @@ int status_write_flight(struct buf *out, const struct admin_view *v, unsigned wo
         status_flight_live(&j, v, &f, &now);
         return json_end(&j);
     }
-    json_null(&j);
+    json_none(&j);
     return json_end(&j);
 }

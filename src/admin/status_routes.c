@@ -16,13 +16,13 @@ static void times(struct json *j, const char *name, const struct telemetry_count
         if (c->n)
             json_seconds(j, telemetry_quantile(c, quantiles[i].q));
         else
-            json_null(j);
+            json_none(j);
     }
     json_key(j, "mean");
     if (c->n)
         json_seconds(j, (int64_t)(c->sum_ns / c->n));
     else
-        json_null(j);
+        json_none(j);
     json_close(j, '}');
 }
 
@@ -84,7 +84,7 @@ static void gate(struct json *j, const struct admin_view *v, const struct policy
     uint32_t number = gates && r && r->concurrency ? gates_route(gates, r->name) : GATE_NONE;
     json_key(j, "gate");
     if (number == GATE_NONE) {
-        json_null(j);
+        json_none(j);
         return;
     }
     struct gate_stats s;
@@ -103,12 +103,12 @@ static void gate(struct json *j, const struct admin_view *v, const struct policy
     if (s.head_ns)
         json_seconds(j, now->mono_ns > s.head_ns ? now->mono_ns - s.head_ns : 0);
     else
-        json_null(j);
+        json_none(j);
     json_key(j, "mean_held");
     if (s.mean_held_ns)
         json_seconds(j, s.mean_held_ns);
     else
-        json_null(j);
+        json_none(j);
     /* Of one that comes now and waits behind all others, as admit/gate.h estimates it. */
     json_key(j, "expected");
     if (!must_wait)
@@ -117,7 +117,7 @@ static void gate(struct json *j, const struct admin_view *v, const struct policy
         json_seconds(j, (int64_t)((double)(s.waiting + 1) * (double)s.mean_held_ns /
                                   (double)r->concurrency));
     else
-        json_null(j);
+        json_none(j);
     json_key(j, "flows");
     json_uint(j, s.flows);
     json_close(j, '}');

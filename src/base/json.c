@@ -63,7 +63,7 @@ void json_str(struct json *j, const char *s)
     if (s)
         json_text(j, slice_str(s));
     else
-        json_null(j);
+        json_none(j);
 }
 
 void json_raw(struct json *j, struct slice s)
@@ -91,7 +91,7 @@ void json_bool(struct json *j, bool v)
     json_raw(j, v ? SLICE("true") : SLICE("false"));
 }
 
-void json_null(struct json *j)
+void json_none(struct json *j)
 {
     json_raw(j, SLICE("null"));
 }

@@ -2,6 +2,8 @@
  * json: writing JSON into a buf, without a tree. Commas are set by what stands before.
  *
  * A failed allocation is remembered and told by json_end; calls after it do nothing.
+ * No name here is one of jansson's, which _keeper.so has beside these.
+ *
  * Source:  RFC 8259.
  * Owner:   the buf is the caller's.
  * Threads: one.
@@ -40,7 +42,7 @@ void json_str(struct json *j, const char *s);   /* NULL: null */
 void json_int(struct json *j, int64_t v);
 void json_uint(struct json *j, uint64_t v);
 void json_bool(struct json *j, bool v);
-void json_null(struct json *j);
+void json_none(struct json *j);
 /* Seconds with microseconds, without needless zeros: 1.5 */
 void json_seconds(struct json *j, int64_t ns);
 /* Bytes that are JSON already. */

@@ -279,7 +279,7 @@ int json_unescape(struct slice s, struct buf *out)
     return 0;
 }
 
-bool json_integer(struct slice v, int64_t *out)
+bool json_to_integer(struct slice v, int64_t *out)
 {
     bool negative = take_char(&v, '-');
     int64_t sum = 0;

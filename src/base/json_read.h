@@ -45,6 +45,6 @@ bool json_member(struct slice object, const char *name, struct slice *value);
  * -EINVAL: it is no string. */
 WEIR_MUST_USE int json_unescape(struct slice string, struct buf *out);
 /* An integer without fraction and exponent. */
-WEIR_MUST_USE bool json_integer(struct slice value, int64_t *out);
+WEIR_MUST_USE bool json_to_integer(struct slice value, int64_t *out);
 
 #endif

@@ -193,12 +193,12 @@ static void write_frames(struct json *j, struct look *l, const struct frame_stac
         if (f->line)
             json_int(j, f->line);
         else
-            json_null(j);
+            json_none(j);
         json_key(j, "source");
         if (line.n)
             json_text(j, line);
         else
-            json_null(j);
+            json_none(j);
         json_close(j, '}');
     }
     json_close(j, ']');
@@ -228,7 +228,7 @@ static void write_thread(struct json *j, struct look *l, struct task *task, size
     if (task->state)
         json_text(j, slice_of(&task->state, 1));
     else
-        json_null(j);
+        json_none(j);
     json_key(j, "cpu");
     json_seconds(j, task->cpu_ns);
     json_key(j, "waits_in");
@@ -239,7 +239,7 @@ static void write_thread(struct json *j, struct look *l, struct task *task, size
     if (holds && l->held_ns)
         json_seconds(j, l->held_ns);
     else
-        json_null(j);
+        json_none(j);
     if (!frames_known()) {
         json_key(j, "error");
         json_str(j, frames_unknown());

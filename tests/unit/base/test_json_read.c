@@ -83,7 +83,7 @@ static void members_and_elements_are_walked(void **state)
     while (json_next(&w, &key, &value))
         n++;
     assert_int_equal(n, 3);
-    assert_true(json_member(object, "a", &value) && json_integer(value, &number));
+    assert_true(json_member(object, "a", &value) && json_to_integer(value, &number));
     assert_int_equal(number, 1); /* the first */
     assert_false(json_member(object, "c", &value));
     assert_false(json_member(SLICE("[1]"), "c", &value));
@@ -118,12 +118,12 @@ static void integers_are_read(void **state)
 {
     (void)state;
     int64_t v = 0;
-    assert_true(json_integer(SLICE("-42"), &v));
+    assert_true(json_to_integer(SLICE("-42"), &v));
     assert_int_equal(v, -42);
-    assert_false(json_integer(SLICE("1.5"), &v));
-    assert_false(json_integer(SLICE("\"1\""), &v));
-    assert_false(json_integer(SLICE("-"), &v));
-    assert_false(json_integer(SLICE("1234567890123456789"), &v));
+    assert_false(json_to_integer(SLICE("1.5"), &v));
+    assert_false(json_to_integer(SLICE("\"1\""), &v));
+    assert_false(json_to_integer(SLICE("-"), &v));
+    assert_false(json_to_integer(SLICE("1234567890123456789"), &v));
 }
 
 int main(void)
