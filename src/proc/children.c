@@ -77,8 +77,11 @@ void child_end(struct child *c, bool quick, int64_t wait_ms)
     child_signal(c, quick && c->was_ready ? SIGQUIT : SIGTERM);
 }
 
-void child_retire(struct child *c)
+void child_retire(struct supervisor *s, struct child *c)
 {
+    /* Where something inside holds the interpreter's lock it cannot heed the signal: its loop shall
+     * take no more connections, and give away what waits. */
+    atomic_store(&child_slot(s, c)->held, 1);
     child_end(c, false, c->grace_ms + RETIRE_EXTRA_MS);
 }
 

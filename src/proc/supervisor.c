@@ -55,7 +55,7 @@ static void retire_others(struct supervisor *s)
         if (c && c->state != CHILD_RETIRING && c->generation != s->generation &&
             (!is_reloading(s) ||
              (c->state == CHILD_BOOTING && c->generation != s->serving)))
-            child_retire(c);
+            child_retire(s, c);
     }
 }
 
@@ -65,7 +65,7 @@ static void retire_asking(struct supervisor *s, unsigned n)
     for (unsigned i = 0; i < s->top && n; i++) {
         struct child *c = s->children[i];
         if (c && c->state == CHILD_READY && c->asks && c->generation == s->generation) {
-            child_retire(c);
+            child_retire(s, c);
             n--;
         }
     }
@@ -141,7 +141,7 @@ static void balance(struct supervisor *s)
     struct tally t = children_count(s, s->generation);
     while (t.booting + t.ready > s->target) {
         struct child *c = one_too_many(s);
-        child_retire(c);
+        child_retire(s, c);
         t = children_count(s, s->generation);
     }
     if (t.ready + t.asking > s->target)
@@ -186,7 +186,7 @@ void supervisor_stop(struct supervisor *s, bool quick)
             end_at_once(s, QUICK_MS);
         for (unsigned i = 0; i < s->top && !quick; i++)
             if (s->children[i])
-                child_retire(s->children[i]);
+                child_retire(s, s->children[i]);
     } else if (quick && !s->told) {
         end_at_once(s, QUICK_MS);
     } else if (!quick && !s->told && !s->stop_ns) {

@@ -27,7 +27,7 @@ void child_signal(const struct child *c, int signo);
  * follows after wait_ms. */
 void child_end(struct child *c, bool quick, int64_t wait_ms);
 /* TERM, and its grace. */
-void child_retire(struct child *c);
+void child_retire(struct supervisor *s, struct child *c);
 
 /* Fork one of this generation. False: not now, and s->spawn_ns says when (a start that has not succeeded ends). In the
  * worker s->born is set. */
