@@ -1,6 +1,7 @@
 /* trace: see the header. */
 #include "obs/trace.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 #if defined(__SSE2__)
@@ -148,9 +149,7 @@ void trace_begin(struct trace_context *t, struct trace_source *s, unsigned permi
     memcpy(t->trace_id, id, sizeof id);
     /* By the last bytes of the id, as samplers of other services do, so that all of them come to
      * the same where they are told the same part. */
-    uint64_t last = 0;
-    for (unsigned i = 10; i < 16; i++)
-        last = last << 8 | t->trace_id[i];
+    uint64_t last = be64toh(id[1]) & 0xffffffffffffu;
     t->sampled = (last * 1000 >> 48) + permille >= 1000;
     trace_span(t, s);
 }
