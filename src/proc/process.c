@@ -2,8 +2,11 @@
 #include "proc/process.h"
 
 #include <errno.h>
+#include <link.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -106,8 +109,35 @@ int process_own_socket(const struct process *p, const char *path, struct err *e)
     return 0;
 }
 
+/* Code that is only mapped and never written: it comes back from the page cache when it is used. */
+static int drop_code(struct dl_phdr_info *info, size_t n, void *unused)
+{
+    (void)n;
+    (void)unused;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+        if (h->p_type != PT_LOAD || !(h->p_flags & PF_X) || (h->p_flags & PF_W))
+            continue;
+        uintptr_t begin = (info->dlpi_addr + h->p_vaddr) & ~(page - 1);
+        uintptr_t end = (info->dlpi_addr + h->p_vaddr + h->p_filesz) & ~(page - 1);
+        if (end > begin)
+            (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+/* What the start needed, of the interpreter above all, and a supervisor at rest does not. */
+static void give_back_memory(void)
+{
+    malloc_trim(0);
+    (void)dl_iterate_phdr(drop_code, NULL);
+}
+
 void process_ready(struct process *p, unsigned workers)
 {
+    if (p->supervises)
+        give_back_memory();
     char status[64] = "serving";
     if (workers)
         snprintf(status, sizeof status, "%u worker%s serve%s", workers, workers == 1 ? "" : "s",

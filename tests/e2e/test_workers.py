@@ -321,7 +321,7 @@ def test_an_idle_supervisor_sleeps(weir: Starter) -> None:
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers need memory of their own")
 def test_the_supervisor_is_small(weir: Starter) -> None:
-    server = weir("procs:app")
+    server = weir("procs:app", admin="127.0.0.1:0")
     text = Path(f"/proc/{server.pid}/status").read_text()
     assert int(re.search(r"VmRSS:\s+(\d+)", text)[1]) <= 12 * 1024  # type: ignore[index]
     assert int(re.search(r"Threads:\s+(\d+)", text)[1]) == 1  # type: ignore[index]
