@@ -20,6 +20,8 @@
 #define MINUTE_NS (60 * INT64_C(1000000000))
 /* A reader tries again so often where a record is being written. */
 #define COPY_TRIES 3
+/* In place of a thread's number: the owner was quicker to enter LATE than a thread to begin. */
+#define THREAD_TOO_LATE (-1)
 
 static const char *const WORDS[] = {
     "",
@@ -312,20 +314,31 @@ struct flight *flight_begin(struct telemetry *t, unsigned slot, int64_t now_ns)
 /* Whoever runs it says so by `thread`, and leaves the rest to the owner. */
 static enum flight_state state_of(const struct flight *f)
 {
-    bool runs = f->state == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire);
+    bool runs =
+        f->state == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire) > 0;
     return runs ? FLIGHT_APPLICATION : (enum flight_state)f->state;
 }
 
 void flight_run(struct telemetry_worker *w, struct flight *f, int32_t thread, int64_t now_ns)
 {
+    int32_t nobody = 0;
     __atomic_store_n(&f->at_ns[FLIGHT_APPLICATION], now_ns, __ATOMIC_RELAXED);
-    atomic_store_explicit(&f->thread, thread, memory_order_release);
+    if (WEIR_UNLIKELY(!atomic_compare_exchange_strong_explicit(
+            &f->thread, &nobody, thread, memory_order_release, memory_order_relaxed))) {
+        atomic_store_explicit(&f->thread, thread, memory_order_release);
+        return; /* it is LATE already */
+    }
     add32(&w->states[FLIGHT_READY], -1);
     add32(&w->states[FLIGHT_APPLICATION], 1);
 }
 
 void flight_enter(struct telemetry_worker *w, struct flight *f, enum flight_state s, int64_t now_ns)
 {
+    int32_t nobody = 0;
+    /* A thread may be about to begin: one of the two takes it out of READY. */
+    if (s == FLIGHT_LATE && f->state == FLIGHT_READY)
+        (void)atomic_compare_exchange_strong_explicit(&f->thread, &nobody, THREAD_TOO_LATE,
+                                                      memory_order_relaxed, memory_order_relaxed);
     add32(&w->states[state_of(f)], -1);
     add32(&w->states[s], 1);
     flight_edit(f);
@@ -532,6 +545,8 @@ static bool copy(struct flight *to, const struct flight *from)
         if (atomic_load_explicit(&from->seq, memory_order_relaxed) != seq)
             continue;
         to->state = (uint8_t)state_of(to);
+        if (atomic_load_explicit(&to->thread, memory_order_relaxed) < 0)
+            atomic_store_explicit(&to->thread, 0, memory_order_relaxed);
         to->method[sizeof to->method - 1] = to->path[sizeof to->path - 1] = '\0';
         to->user[sizeof to->user - 1] = to->address[sizeof to->address - 1] = '\0';
         to->request_id[sizeof to->request_id - 1] = '\0';
@@ -543,7 +558,7 @@ static bool copy(struct flight *to, const struct flight *from)
 enum flight_state flight_state_now(const struct flight *f)
 {
     unsigned s = __atomic_load_n(&f->state, __ATOMIC_RELAXED);
-    if (s == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire))
+    if (s == FLIGHT_READY && atomic_load_explicit(&f->thread, memory_order_acquire) > 0)
         return FLIGHT_APPLICATION;
     return s < FLIGHT_STATES ? (enum flight_state)s : FLIGHT_NONE;
 }

@@ -100,7 +100,8 @@ const char *flight_state_help(enum flight_state s);
 
 struct flight {
     _Atomic uint32_t seq;   /* odd: it is being written */
-    _Atomic int32_t thread; /* kernel's number of the thread that runs it; 0: none. Any thread's */
+    _Atomic int32_t thread; /* kernel's number of the thread that runs it; 0: none; below 0, in the
+                               owner's record alone: none, and LATE. Any thread's */
     uint8_t state;          /* enum flight_state */
     uint8_t refusal;        /* 1 + enum refusal_id; 0: it was not refused */
     uint8_t cut;            /* 1 + enum close_reason; 0: it ended in an orderly way */

@@ -195,6 +195,27 @@ static void records_are_used_again_and_no_more_than_there_are(void **state)
     assert_non_null(flight_begin(t, 1, S)); /* the neighbour has its own */
 }
 
+static void a_thread_that_begins_when_its_client_has_just_left_is_counted_as_late(void **state)
+{
+    (void)state;
+    struct telemetry_worker *w = telemetry_slot(t, 0);
+    struct flight *f = begin(0, S), seen;
+    flight_enter(w, f, FLIGHT_READY, 2 * S);
+    flight_enter(w, f, FLIGHT_LATE, 3 * S);
+    assert_true(flight_copy(&seen, f));
+    assert_int_equal(seen.thread, 0);
+    flight_run(w, f, 77, 3 * S);
+    assert_int_equal(w->states[FLIGHT_READY], 0);
+    assert_int_equal(w->states[FLIGHT_APPLICATION], 0);
+    assert_int_equal(w->states[FLIGHT_LATE], 1);
+    assert_true(flight_copy(&seen, f));
+    assert_int_equal(seen.state, FLIGHT_LATE);
+    assert_int_equal(seen.thread, 77);
+    end(f, 0, 0, 4 * S);
+    for (unsigned i = 0; i < FLIGHT_STATES; i++)
+        assert_int_equal(w->states[i], 0);
+}
+
 static void the_newest_failures_and_refusals_are_kept(void **state)
 {
     (void)state;
@@ -330,6 +351,7 @@ int main(void)
         T(a_request_is_seen_in_each_of_its_states_and_then_counted),
         T(one_that_is_answered_and_whose_thread_is_not_back_is_counted_once_and_still_seen),
         T(records_are_used_again_and_no_more_than_there_are),
+        T(a_thread_that_begins_when_its_client_has_just_left_is_counted_as_late),
         T(the_newest_failures_and_refusals_are_kept),
         T(the_slowest_of_each_minute_are_kept),
         T(spans_go_into_a_ring_that_drops_what_nobody_fetches),
