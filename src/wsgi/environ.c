@@ -550,13 +550,24 @@ static int tls_put(struct environ_template *t, const struct tls_facts *tls)
     return 0;
 }
 
+/* Is something derived from this text kept with it? wchar_t for a caller of PyUnicode_AsUnicode. */
+static bool has_shadow(const PyObject *text)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    return ((const PyASCIIObject *)text)->wstr != NULL;
+#else
+    (void)text;
+    return false;
+#endif
+}
+
 /* Room for `n` bytes of ASCII under `key`: the text of the last request, when nobody but the template
  * has it any more (its own reference and that of its dict), else a new one. NULL: no memory. */
 static char *text_again(struct environ_template *t, enum environ_slot slot, PyObject *key, size_t n)
 {
     PyObject *text = t->now[slot];
     if (WEIR_UNLIKELY(!text || Py_REFCNT(text) != 2 || PyUnicode_CHECK_INTERNED(text) ||
-                      PyUnicode_GET_LENGTH(text) != (Py_ssize_t)n)) {
+                      has_shadow(text) || PyUnicode_GET_LENGTH(text) != (Py_ssize_t)n)) {
         text = PyUnicode_New((Py_ssize_t)n, 127); /* new, given to slot_put */
         if (slot_put(t, slot, key, text))
             return NULL;

@@ -1,5 +1,6 @@
 """The WSGI bridge without a server: PEP 3333 point by point, and what peers do where it is silent."""
 
+import ctypes
 import gc
 import gzip
 import io
@@ -293,6 +294,22 @@ def test_a_request_gets_an_id_and_a_trace(run):
         assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", parent)
         assert parent.split("-")[1] == made  # one name to look for
     assert len({value for row in seen for value in row}) == 4
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a str keeps no wide characters there")
+def test_code_in_c_that_has_looked_at_the_text_of_one_request_sees_that_of_the_next(run):
+    wide = ctypes.pythonapi.PyUnicode_AsUnicode  # as the format "u" of PyArg_Parse
+    wide.argtypes, wide.restype = [ctypes.py_object], ctypes.c_wchar_p
+    seen = []
+
+    def app(env, start):  # no reference to a text outlives it
+        seen.extend((env[name].encode(), wide(env[name]).encode()) for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT"))
+        start("200 OK", PLAIN)
+        return []
+
+    run(app, *(request(fields=[("X-Request-Id", said)], identity="it") for said in ("one", "two", "six")))
+    assert [text for text, _ in seen] == [text for _, text in seen]
+    assert [text for text, _ in seen[::2]] == [b"one", b"two", b"six"]
 
 
 def test_what_a_client_says_plainly_is_taken(environ):
