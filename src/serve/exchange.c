@@ -203,6 +203,7 @@ static void recycle(struct exchange *x)
     atomic_store_explicit(&x->begun_ms, 0, memory_order_relaxed);
     x->late = LATE_NOT;
     x->deadline_ms = x->slow_ms = 0;
+    x->slow_told = false;
     x->recorded = false;
     x->run_over = x->head_saved = x->wants_body = x->end_handed = false;
     x->head_copy = (struct slice){0};
@@ -1697,7 +1698,7 @@ static void lost(struct exchange *x)
 }
 
 /* It takes longer than slow-request: say where it is. */
-static void slow(struct exchange *x)
+static void slow(struct exchange *x, int64_t now)
 {
     static struct log_site site;
     unsigned left_out = 0;
@@ -1714,14 +1715,28 @@ static void slow(struct exchange *x)
                         : begun                ? "it is in the application"
                                                : "it waits for a thread";
     x->slow_ms = 0;
+    x->slow_told = true;
     flights_slow(x);
     snprintf(ask.text, sizeof ask.text, "a request takes longer than slow-request of %.3g s for %.*s %.*s: %s",
              (double)s->conf->slow_request / 1000, (int)(method.n < 20 ? method.n : 20), method.p,
              (int)(path.n < PATH_BYTES_MAX ? path.n : PATH_BYTES_MAX), path.p, where);
     if (left_out)
         log_line(LOG_WARNING, 0, "%u more requests were slow, without a line of their own", left_out);
-    if (ask.log && !(begun && s->app->inspect && s->app->inspect(s->app, &ask)))
+    if (!ask.log)
+        return;
+    if (begun && s->app->inspect && s->app->inspect(s->app, &ask))
+        x->slow_ms = now + LOOK_MS;
+    else
         log_line(LOG_WARNING, ask.id, "%s", ask.text);
+}
+
+/* The look at its thread had its time. */
+static void slow_look_ends(struct exchange *x)
+{
+    struct app *app = x->server->app;
+    x->slow_ms = 0;
+    if (app->inspect_late)
+        app->inspect_late(app, x->call.id);
 }
 
 static void on_alarm(struct exchange *x, int64_t now)
@@ -1734,8 +1749,12 @@ static void on_alarm(struct exchange *x, int64_t now)
             set_parked_alarm(x);
             break;
         }
-        if (x->slow_ms && x->slow_ms <= now)
-            slow(x);
+        if (x->slow_ms && x->slow_ms <= now) {
+            if (x->slow_told)
+                slow_look_ends(x);
+            else
+                slow(x, now);
+        }
         due = due_ms(x);
         if (due == INT64_MAX)
             break; /* what it was set for is over: it has got its place */

@@ -80,7 +80,9 @@ struct exchange {
     bool run_over;             /* leader: the run has ended */
     int64_t deadline_ms;       /* leader: loop time at which the time of the request is over; 0: never */
     struct heap_node alarm;    /* leader: on server->alarms, by the loop time at which to look at it next */
-    int64_t slow_ms;           /* leader: loop time at which slow-request tells of it; 0: never, or told */
+    int64_t slow_ms;           /* leader: loop time at which slow-request tells of it, or with
+                                * slow_told gives up its look at the thread; 0: neither */
+    bool slow_told;            /* leader */
     enum exchange_late late;   /* leader */
     int64_t late_ms;           /* leader: loop time at which it became late */
     struct identity identity;  /* of call.request_id and call.trace */

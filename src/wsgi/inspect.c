@@ -429,35 +429,42 @@ bool wsgi_inspect(struct app *a, const struct inspect_ask *ask)
     return room;
 }
 
-void wsgi_inspect_late(struct app *a, uint64_t id)
+/* Take the text of an ask of this call that still waits; false: none does. */
+static bool take_late(struct wsgi_inspector *in, uint64_t id, struct inspect_ask *out)
 {
-    struct wsgi_inspector *in = ((struct wsgi *)a)->inspector;
-    if (!in)
-        return;
-    struct inspect_ask late = {.log = false};
+    bool found = false;
     pthread_mutex_lock(&in->lock);
-    for (unsigned i = 0; i < in->n; i++) {
+    for (unsigned i = 0; i < in->n && !found; i++) {
         struct inspect_ask *ask = &in->asks[(in->first + i) % ASKS_MAX];
-        if (ask->id == id && ask->log) {
-            late = *ask;
+        found = ask->id == id && ask->log;
+        if (found) {
+            *out = *ask;
             ask->log = false; /* it still interrupts */
         }
     }
     pthread_mutex_unlock(&in->lock);
-    if (!late.log)
-        return;
-    if (!in->has_late)
-        in->has_late = start_thread(&in->late_thread, late_main, in);
-    pthread_mutex_lock(&in->lock);
-    bool room = in->has_late && in->n_late < ASKS_MAX;
-    if (room)
-        in->lates[(in->first_late + in->n_late++) % ASKS_MAX] = late;
-    pthread_cond_broadcast(&in->changed);
-    pthread_mutex_unlock(&in->lock);
-    if (!room)
-        write_without(in->w, &late,
-                      "where its thread is cannot be told: code in C has not given up the "
-                      "interpreter lock for 1 s");
+    return found;
+}
+
+void wsgi_inspect_late(struct app *a, uint64_t id)
+{
+    struct wsgi_inspector *in = ((struct wsgi *)a)->inspector;
+    struct inspect_ask late;
+    /* More than one, where it is slow and then over its time. */
+    while (in && take_late(in, id, &late)) {
+        if (!in->has_late)
+            in->has_late = start_thread(&in->late_thread, late_main, in);
+        pthread_mutex_lock(&in->lock);
+        bool room = in->has_late && in->n_late < ASKS_MAX;
+        if (room)
+            in->lates[(in->first_late + in->n_late++) % ASKS_MAX] = late;
+        pthread_cond_broadcast(&in->changed);
+        pthread_mutex_unlock(&in->lock);
+        if (!room)
+            write_without(in->w, &late,
+                          "where its thread is cannot be told: code in C has not given up the "
+                          "interpreter lock for 1 s");
+    }
 }
 
 void wsgi_inspect_stop(struct wsgi *w)

@@ -70,3 +70,23 @@ def test_the_deadline_of_a_request_comes_after_its_slowness(weir: Starter) -> No
         assert c.response().status == 504
     log = server.wait_log("longer than its deadline")
     assert log.index("slow-request of 0.2 s") < log.index("longer than its deadline")
+
+
+def test_one_that_keeps_the_interpreter_lock_is_told_while_it_does(weir: Starter) -> None:
+    server = weir("stuck:app", slow_request="200ms", threads=2)
+    with server.client() as c:
+        c.request("GET", "/hold")
+        server.wait_log("for GET /hold: it is in the application; the interpreter lock was not to be had for 1 s")
+        server.wait_log(", in hold\n")
+        assert c.quiet(0.01)
+        assert c.response().status == 200
+    assert len(SLOW.findall(server.log)) == 1
+
+
+def test_what_is_told_of_it_is_not_lost_to_its_deadline(weir: Starter) -> None:
+    server = weir("stuck:app", slow_request="200ms", deadline="600ms", threads=2)
+    with server.client() as c:
+        c.request("GET", "/hold")
+        assert c.response().status == 504
+        server.wait_log(re.compile("longer than its deadline.*the interpreter lock was not to be had for 1 s"))
+    assert "for GET /hold: it is in the application; the interpreter lock was not to be had for 1 s" in server.log
