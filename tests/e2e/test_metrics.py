@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from admission_helpers import start
-from harness import Address, Client, Incomplete, Server, Starter, wait_for
+from harness import SANITIZED, Address, Client, Incomplete, Server, Starter, wait_for
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -25,6 +26,10 @@ routes:
   - {match: GET /rated/*, rate: {address: 2/day}}
   - {match: GET /dry/*, rate: {address: 1/day}, dry_run: yes}
 """
+
+
+def limited(n: int):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
 
 
 def admin_of(server: Server) -> Address:
@@ -84,6 +89,27 @@ def test_requests_by_status_add_up_to_what_clients_saw(weir: Starter) -> None:
     assert value(server, "weir_requests_total", route="/-/", status="200") == 20
     assert value(server, "weir_request_duration_seconds_count", route="*") >= 100
     assert value(server, "weir_request_application_seconds_count", route="*") >= 100
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers need descriptors of their own")
+def test_a_worker_without_a_free_descriptor_says_how_many_it_has(weir: Starter, tmp_path: Path) -> None:
+    (tmp_path / "hoard.py").write_text("""
+kept = []
+def app(environ, start):
+    try:
+        while True:
+            kept.append(open("/dev/null"))
+    except OSError:
+        start("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+""")
+    server = weir("hoard:app", cwd=tmp_path, admin="127.0.0.1:0", workers=1, preexec=limited(200))
+    first = total(server, "weir_worker_open_descriptors")
+    assert 3 < first < 100
+    with server.client() as c:
+        assert c.get("/").text == "ok"
+        wait_for(lambda: total(server, "weir_worker_open_descriptors") != first, timeout=20)
+        assert total(server, "weir_worker_open_descriptors") == 200
 
 
 def test_promtool_and_the_parsers_of_clients_take_the_page_under_load(weir: Starter, tmp_path: Path) -> None:
