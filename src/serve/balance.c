@@ -5,12 +5,17 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
+
 /* For so long a connection is left to one that has fewer of them … */
 static const unsigned FEWER_MS = 20;
 /* … and for so long to one that has a free place, when we have none. */
 static const unsigned PLACE_MS = 100;
 /* For so long one without a place looks whether others have one. */
 static const unsigned LOOKS_MS = 5;
+/* A held worker leaves nothing to one that has been silent for so long: beats are at most 5 s apart
+ * (serve/worker.c). */
+static const int64_t SILENT_NS = INT64_C(6000000000);
 /* Pauses between two looks: as long as it has been left already, within these. */
 static const unsigned PAUSE_MS_MIN = 1;
 static const unsigned PAUSE_MS_MAX = 5;
@@ -89,14 +94,24 @@ static bool others_have_place(struct balance *b, unsigned held_ms)
     return b->place_seen || (others && held_ms < LOOKS_MS);
 }
 
+/* Does another one than this held worker take connections? */
+static bool others_take(struct balance *b)
+{
+    int64_t since_ns = clock_mono_ns() - SILENT_NS;
+    for (unsigned i = 0, n = slots_of(b); i < n; i++) {
+        const struct scoreboard_slot *s = &b->board->slots[i];
+        if (listens(b, i) && atomic_load_explicit(&s->beat_ns, memory_order_relaxed) > since_ns)
+            return true;
+    }
+    return false;
+}
+
 unsigned balance_hold(struct balance *b, unsigned held_ms)
 {
     const struct scoreboard_slot *own = &b->board->slots[b->own];
     bool own_place = has_place(own);
-    /* As long as another one listens at all. */
-    for (unsigned i = 0, n = slots_of(b); is_held(own) && i < n; i++)
-        if (listens(b, i))
-            return PAUSE_MS_MAX;
+    if (is_held(own) && others_take(b))
+        return PAUSE_MS_MAX;
     /* Nothing could run here before the replacement is there: let it wait in the kernel, for that one. */
     if (!own_place && atomic_load_explicit(&own->recycle, memory_order_relaxed) == RECYCLE_STUCK)
         return PAUSE_MS_MAX;

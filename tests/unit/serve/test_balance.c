@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
 #include "base/must.h"
 #include "serve/balance.h"
 
@@ -189,6 +190,21 @@ static uint64_t next_random(uint64_t *seed)
     return *seed;
 }
 
+static void a_held_one_takes_nothing_unless_all_others_are_silent(void **state)
+{
+    struct world *w = *state;
+    int64_t now_ns = clock_mono_ns();
+    for (unsigned i = 0; i < WORKERS; i++)
+        atomic_store(&w->board->slots[i].beat_ns, now_ns - 600 * INT64_C(1000000000));
+    atomic_store(&w->board->slots[0].held, 1);
+    assert_int_equal(balance_hold(&w->of[0], 200), 0);
+    atomic_store(&w->board->slots[2].beat_ns, now_ns);
+    assert_in_range(balance_hold(&w->of[0], 0), 1, 5);
+    assert_in_range(balance_hold(&w->of[0], 200), 1, 5);
+    atomic_store(&w->board->slots[2].held, 1);
+    assert_int_equal(balance_hold(&w->of[0], 200), 0);
+}
+
 struct actor {
     bool stopped;
     unsigned held_since, look_at; /* ms; look_at 0: looks at the next arrival */
@@ -279,6 +295,7 @@ int main(void)
         TEST(nobody_is_waited_for_long),
         TEST(who_was_waited_for_in_vain_must_give_a_sign_first),
         TEST(one_whose_threads_are_stuck_leaves_all_to_its_replacement),
+        TEST(a_held_one_takes_nothing_unless_all_others_are_silent),
         TEST(connections_that_stay_are_shared_evenly),
         TEST(a_stopped_worker_keeps_nobody_waiting),
     };
