@@ -451,10 +451,12 @@ static void count_times(struct telemetry_route *r, const struct flight *f)
                     : at[FLIGHT_QUEUED] ? at[FLIGHT_QUEUED]
                                         : at[FLIGHT_READY];
     int64_t out = at[FLIGHT_WRITING] ? at[FLIGHT_WRITING] : end;
+    /* Where its time is over, its thread may begin right now. */
+    int64_t ran = __atomic_load_n(&at[FLIGHT_APPLICATION], __ATOMIC_RELAXED);
     telemetry_observe(&r->total, end - at[FLIGHT_READING]);
-    if (at[FLIGHT_APPLICATION]) {
-        telemetry_observe(&r->queue, between(ready, at[FLIGHT_APPLICATION]));
-        telemetry_observe(&r->app, between(at[FLIGHT_APPLICATION], out));
+    if (ran) {
+        telemetry_observe(&r->queue, between(ready, ran));
+        telemetry_observe(&r->app, between(ran, out));
     } else if (ready) {
         telemetry_observe(&r->queue, between(ready, out));
     }

@@ -1521,6 +1521,7 @@ static void on_gone(struct h1_conn *hc)
 /* A call for an answer that is not the application's. */
 static struct call other_call(const struct exchange *x)
 {
+    bool begun = atomic_load_explicit(&x->begun_ms, memory_order_acquire) != 0;
     return (struct call){.req = &x->req,
                          .file_fd = -1,
                          .ops = &CALL_OPS,
@@ -1532,7 +1533,7 @@ static struct call other_call(const struct exchange *x)
                          .server_timing = x->call.server_timing,
                          .start_ns = x->call.start_ns,
                          .ready_ns = x->call.ready_ns,
-                         .run_ns = x->call.run_ns,
+                         .run_ns = begun ? x->call.run_ns : 0,
                          .bodyless = x->req.head};
 }
 
