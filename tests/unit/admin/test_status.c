@@ -382,6 +382,17 @@ static void a_route_with_places_shows_who_runs_and_how_long_others_wait(void **s
     assert_near(number_at(ai, "gate.mean_held"), 2, 0.1);
     assert_near(number_at(ai, "gate.expected"), 6, 0.5); /* the third, each 2 s */
     json_decref(o);
+
+    /* A process that is stopped inside holds up nobody who looks. */
+    struct robust *names = (struct robust *)w->parts.gates; /* it stands first */
+    assert_false(robust_lock(names));
+    o = status(w, "");
+    ai = route_of(o, "ai");
+    assert_int_equal((int)number_at(ai, "gate.concurrency"), 1);
+    assert_true(json_is_null(at(ai, "gate.running")) && json_is_null(at(ai, "gate.waiting")));
+    assert_true(json_is_null(at(ai, "gate.head_age")) && json_is_null(at(ai, "gate.expected")));
+    json_decref(o);
+    robust_unlock(names);
     world_end(w);
 }
 
