@@ -87,6 +87,7 @@ void admin_conn_close(struct admin_conn *c)
 static void wait_in(struct admin_conn *c, enum conn_state state, uint64_t ms)
 {
     c->state = state;
+    c->since_ms = uv_now(c->a->loop);
     c->deadline_ms = ms == UINT64_MAX ? ms : uv_now(c->a->loop) + ms;
 }
 
@@ -451,15 +452,17 @@ static void on_sweep(uv_timer_t *t)
 
 /* ---- accept ---- */
 
-/* One that nobody misses: all is said there, or nothing was for the longest time. */
+/* One that nobody misses: all is said there, or nothing was for the longest time, or he who is slow
+ * to take his answers has not shown the token. */
 static struct admin_conn *dispensable(struct admin *a)
 {
-    static const enum conn_state order[] = {CONN_LINGER, CONN_IDLE, CONN_HEAD};
+    static const enum conn_state order[] = {CONN_LINGER, CONN_IDLE, CONN_HEAD, CONN_WRITING};
     for (size_t i = 0; i < countof(order); i++) {
         struct admin_conn *found = NULL;
         for (struct list *n = a->conns.next; n != &a->conns; n = n->next) {
             struct admin_conn *c = container_of(n, struct admin_conn, node);
-            if (c->state == order[i] && (!found || c->deadline_ms < found->deadline_ms))
+            bool may = c->state != CONN_WRITING || (a->token.n && !c->proven);
+            if (c->state == order[i] && may && (!found || c->since_ms < found->since_ms))
                 found = c;
         }
         if (found)

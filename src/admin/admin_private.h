@@ -55,6 +55,7 @@ struct admin_conn {
         uv_pipe_t pipe;
     } uv;
     enum conn_state state;
+    uint64_t since_ms;    /* loop time when it entered the state */
     uint64_t deadline_ms; /* loop time; UINT64_MAX: none */
     bool closing;         /* uv_close was called */
     bool reading;

@@ -375,7 +375,8 @@ static struct telemetry_counts hist_at(const struct page *p, size_t offset)
 
 static unsigned n_routes(const struct page *p)
 {
-    return atomic_load_explicit(&p->v->telemetry->n_routes, memory_order_acquire);
+    uint32_t n = atomic_load_explicit(&p->v->telemetry->n_routes, memory_order_acquire);
+    return n < TELEMETRY_ROUTES_MAX ? n : TELEMETRY_ROUTES_MAX;
 }
 
 static size_t route_offset(unsigned route, size_t offset)
@@ -465,12 +466,16 @@ static void write_requests(struct page *p)
 struct places {
     const struct policy_route *said;
     struct gate_stats now;
+    bool seen; /* `now` is known */
 };
 
+/* `now`: it is about what is taken now, and left out where that is not known. */
 static void gauges(struct page *p, enum metric_id id, const struct places *all, unsigned n,
-                   uint64_t (*get)(const struct places *at))
+                   bool now, uint64_t (*get)(const struct places *at))
 {
     for (unsigned i = 0; i < n; i++) {
+        if (now && !all[i].seen)
+            continue;
         series(p, id);
         label(p, "route", all[i].said->name);
         value(p, get(&all[i]));
@@ -506,20 +511,22 @@ static void write_places(struct page *p)
     for (unsigned i = 0; g && i < policy->n_routes && n < countof(all); i++) {
         if (!policy->routes[i].concurrency)
             continue;
-        uint32_t route = gates_route(g, policy->routes[i].name);
-        if (route == GATE_NONE)
-            continue;
         all[n].said = &policy->routes[i];
-        gates_stats(g, route, &all[n++].now);
+        all[n].seen = gates_look(g, policy->routes[i].name, &all[n].now);
+        n++;
     }
-    gauges(p, METRIC_ID_TOKENS_LIMIT, all, n, places_limit);
-    gauges(p, METRIC_ID_TOKENS_IN_USE, all, n, places_taken);
-    gauges(p, METRIC_ID_QUEUE_LIMIT, all, n, queue_limit);
-    gauges(p, METRIC_ID_QUEUE_DEPTH, all, n, queue_depth);
+    gauges(p, METRIC_ID_TOKENS_LIMIT, all, n, false, places_limit);
+    gauges(p, METRIC_ID_TOKENS_IN_USE, all, n, true, places_taken);
+    gauges(p, METRIC_ID_QUEUE_LIMIT, all, n, false, queue_limit);
+    gauges(p, METRIC_ID_QUEUE_DEPTH, all, n, true, queue_depth);
     for (unsigned i = 0; i < n; i++) {
+        if (!all[i].seen)
+            continue;
         series(p, METRIC_ID_QUEUE_HEAD);
         label(p, "route", all[i].said->name);
-        value_seconds(p, all[i].now.head_ns ? p->now_ns - all[i].now.head_ns : 0);
+        /* It may have come after this page was begun. */
+        int64_t head_ns = all[i].now.head_ns ? all[i].now.head_ns : p->now_ns;
+        value_seconds(p, p->now_ns > head_ns ? p->now_ns - head_ns : 0);
     }
 }
 

@@ -31,6 +31,9 @@
 static const uint64_t HELLO_MS = 5000;
 /* accept failed (no descriptors): again after this. */
 static const uint64_t ACCEPT_AGAIN_MS = 100;
+/* Connections that are accepted in a turn of the loop: anybody on this machine may knock, and shall
+ * not keep the keeper at its door. */
+#define ACCEPT_TURN_MAX 64
 /* Packets of one connection in a turn of the loop. */
 #define TURN_MAX 64
 /* Questions to one connection without an answer: a worker that is stopped and goes on has no more
@@ -549,9 +552,10 @@ static void take_conn(struct probes *p, int fd)
     must(rc == 0);
 }
 
-static void accept_all(struct probes *p)
+/* What does not fit in this turn makes the socket readable in the next. */
+static void accept_some(struct probes *p)
 {
-    for (;;) {
+    for (unsigned i = 0; i < ACCEPT_TURN_MAX; i++) {
         int fd = accept4(p->door->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             take_conn(p, fd);
@@ -572,7 +576,7 @@ static void on_listen(uv_poll_t *poll, int status, int events)
     struct probes *p = poll->data;
     (void)events;
     if (!status)
-        accept_all(p);
+        accept_some(p);
     set_timer(p);
 }
 

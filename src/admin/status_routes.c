@@ -77,26 +77,33 @@ static const struct policy_route *policy_of(const struct admin_view *v, const ch
     return NULL;
 }
 
+static void count(struct json *j, const char *name, bool seen, uint32_t n)
+{
+    json_key(j, name);
+    if (seen)
+        json_uint(j, n);
+    else
+        json_none(j);
+}
+
+/* What cannot be seen, since somebody is stopped who holds the lock, is null. */
 static void gate(struct json *j, const struct admin_view *v, const struct policy_route *r,
                  const struct status_now *now)
 {
     struct gates *gates = v->parts ? v->parts->gates : NULL;
-    uint32_t number = gates && r && r->concurrency ? gates_route(gates, r->name) : GATE_NONE;
     json_key(j, "gate");
-    if (number == GATE_NONE) {
+    if (!gates || !r || !r->concurrency) {
         json_none(j);
         return;
     }
     struct gate_stats s;
-    gates_stats(gates, number, &s);
+    bool seen = gates_look(gates, r->name, &s);
     bool must_wait = s.running >= r->concurrency || s.waiting;
     json_open(j, '{');
-    json_key(j, "running");
-    json_uint(j, s.running);
+    count(j, "running", seen, s.running);
     json_key(j, "concurrency");
     json_int(j, r->concurrency);
-    json_key(j, "waiting");
-    json_uint(j, s.waiting);
+    count(j, "waiting", seen, s.waiting);
     json_key(j, "size");
     json_int(j, r->queue_size);
     json_key(j, "head_age");
@@ -111,15 +118,16 @@ static void gate(struct json *j, const struct admin_view *v, const struct policy
         json_none(j);
     /* Of one that comes now and waits behind all others, as admit/gate.h estimates it. */
     json_key(j, "expected");
-    if (!must_wait)
+    if (!seen)
+        json_none(j);
+    else if (!must_wait)
         json_int(j, 0);
     else if (s.mean_held_ns)
         json_seconds(j, (int64_t)((double)(s.waiting + 1) * (double)s.mean_held_ns /
                                   (double)r->concurrency));
     else
         json_none(j);
-    json_key(j, "flows");
-    json_uint(j, s.flows);
+    count(j, "flows", seen, s.flows);
     json_close(j, '}');
 }
 

@@ -57,6 +57,8 @@ static_assert(CHUNKS % 64 == 0 && SLOTS % 64 == 0 && SLOTS / 64 <= 64, "bits of 
 static const unsigned MEAN_SHARE = 8;
 /* Ten hours. Longer ones count as this, so that position x mean fits. */
 static const int64_t MEAN_NS_MAX = (int64_t)36000 * 1000000000;
+/* Who only looks tries for so long: a holder is done in microseconds, if it runs. */
+static const int64_t LOOK_NS = 5000000;
 
 enum ticket_state {
     TICKET_FREE = 0,
@@ -858,17 +860,24 @@ static struct route *route_new_locked(struct gates *g)
     return NULL;
 }
 
+/* NULL: nobody has asked for it. */
+static struct route *route_find_locked(struct gates *g, const uint64_t hash[2])
+{
+    uint32_t n = atomic_load(&g->routes_n);
+    for (uint32_t i = 0; i < n; i++)
+        if (g->routes[i].asked && g->routes[i].name[0] == hash[0] &&
+            g->routes[i].name[1] == hash[1])
+            return &g->routes[i];
+    return NULL;
+}
+
 uint32_t gates_route(struct gates *g, const char *name)
 {
     uint64_t hash[2];
     name_hash(name, hash);
     bool died = robust_lock(&g->names);
     (void)died; /* a name is written while `asked` says that there is none: nothing to repair */
-    struct route *r = NULL;
-    uint32_t n = atomic_load(&g->routes_n);
-    for (uint32_t i = 0; i < n && !r; i++)
-        if (g->routes[i].asked && memcmp(g->routes[i].name, hash, sizeof hash) == 0)
-            r = &g->routes[i];
+    struct route *r = route_find_locked(g, hash);
     if (!r && (r = route_new_locked(g)) != NULL) {
         atomic_store(&r->asked, 0);
         atomic_signal_fence(memory_order_seq_cst);
@@ -1002,10 +1011,8 @@ void gates_sweep(struct gates *g, struct gate_owner owner, int64_t now_ns, struc
     wakes_take(g, wakes);
 }
 
-void gates_stats(struct gates *g, uint32_t route, struct gate_stats *out)
+static void stats_locked(struct gates *g, struct route *r, struct gate_stats *out)
 {
-    struct route *r = route_of(g, route);
-    route_lock(g, r);
     *out = (struct gate_stats){
         .running = r->running,
         .waiting = r->waiting,
@@ -1023,7 +1030,35 @@ void gates_stats(struct gates *g, uint32_t route, struct gate_stats *out)
         if (state_of(t) == TICKET_WAITING && (!out->head_ns || t->since_ns < out->head_ns))
             out->head_ns = t->since_ns;
     }
+}
+
+void gates_stats(struct gates *g, uint32_t route, struct gate_stats *out)
+{
+    struct route *r = route_of(g, route);
+    route_lock(g, r);
+    stats_locked(g, r, out);
     route_unlock(r);
+}
+
+bool gates_look(struct gates *g, const char *name, struct gate_stats *out)
+{
+    uint64_t hash[2];
+    bool died;
+    *out = (struct gate_stats){0};
+    name_hash(name, hash);
+    if (!robust_try_for(&g->names, LOOK_NS, &died))
+        return false;
+    struct route *r = route_find_locked(g, hash);
+    robust_unlock(&g->names);
+    if (!r)
+        return true;
+    if (!robust_try_for(&r->lock, LOOK_NS, &died))
+        return false;
+    if (died)
+        route_repair(g, r);
+    stats_locked(g, r, out);
+    route_unlock(r);
+    return true;
 }
 
 unsigned gates_flows(struct gates *g, uint32_t route, struct gate_flow *out, unsigned most)

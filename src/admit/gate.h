@@ -146,6 +146,10 @@ struct gate_stats {
     uint32_t flows;    /* that wait */
 };
 void gates_stats(struct gates *g, uint32_t route, struct gate_stats *out);
+/* The same by name, for who only looks: a route that nobody has asked for is all zero, and is not
+ * made. False: its lock is not to be had within a few milliseconds (a process may be stopped that
+ * holds it); *out is all zero. */
+WEIR_MUST_USE bool gates_look(struct gates *g, const char *name, struct gate_stats *out);
 
 /* The flows with most waiting, largest first; how many were written. For the status page. */
 struct gate_flow {

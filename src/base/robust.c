@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/must.h"
 
 int robust_init(struct robust *r)
@@ -40,6 +42,20 @@ bool robust_try(struct robust *r, bool *died)
     must(rc == 0 || *died);
     must(!*died || pthread_mutex_consistent(&r->mutex) == 0);
     return true;
+}
+
+bool robust_try_for(struct robust *r, int64_t ns, bool *died)
+{
+    static const struct timespec pause = {.tv_nsec = 50000};
+    if (robust_try(r, died))
+        return true;
+    int64_t until_ns = clock_mono_ns() + ns;
+    do {
+        (void)nanosleep(&pause, NULL);
+        if (robust_try(r, died))
+            return true;
+    } while (clock_mono_ns() < until_ns);
+    return false;
 }
 
 void robust_unlock(struct robust *r)

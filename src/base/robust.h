@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/attr.h"
 
@@ -30,6 +31,9 @@ WEIR_MUST_USE int robust_init(struct robust *r);
 WEIR_MUST_USE bool robust_lock(struct robust *r);
 /* The same without waiting. False: somebody has it. *died as above. */
 WEIR_MUST_USE bool robust_try(struct robust *r, bool *died);
+/* The same; tried for so long. For who only looks: a holder may be stopped by a signal, for hours.
+ */
+WEIR_MUST_USE bool robust_try_for(struct robust *r, int64_t ns, bool *died);
 void robust_unlock(struct robust *r);
 
 /* `n` (>= 1) zeroed bytes that this process shares with all that it forks, or NULL. They take

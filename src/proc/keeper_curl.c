@@ -116,6 +116,11 @@ CURL *keeper_curl_easy(const char *url, void *whose, const struct keeper_config 
     curl_easy_setopt(easy, CURLOPT_PRIVATE, whose);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, trouble);
+#if LIBCURL_VERSION_NUM >= 0x075700 /* 7.87 */
+    /* Who is given up while his name is looked up is not waited for: the thread that does it ends
+     * by itself. Else a name server that is silent would stop the whole keeper for as long. */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "weir/" WEIR_VERSION);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_any);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);

@@ -163,7 +163,13 @@ static bool take_from(struct exporter *x, unsigned slot)
     struct telemetry_worker *w = telemetry_slot(x->t, slot);
     const struct flight *ring = telemetry_spans(x->t, slot);
     struct flight f;
-    for (uint64_t head = head_of(w); x->upto[slot] < head; x->upto[slot]++) {
+    uint64_t head = head_of(w), max = x->t->spans_max;
+    /* More than a ring holds is nonsense of a worker: it is not looked at one by one. */
+    if (head > x->upto[slot] && head - x->upto[slot] > max) {
+        count_dropped(x, head - max - x->upto[slot]);
+        x->upto[slot] = head - max;
+    }
+    for (; x->upto[slot] < head; x->upto[slot]++) {
         if (x->n_spans == BATCH_SPANS_MAX || x->batch.n + SPAN_BYTES_MAX + 64 > BATCH_BYTES_MAX)
             return false;
         bool whole = flight_copy_kept(&f, &ring[x->upto[slot] % x->t->spans_max]);

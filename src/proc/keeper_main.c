@@ -36,6 +36,9 @@
 #define GROUP_MAX 1024
 /* Of them from one connection, so that each has its turn. */
 #define CONN_TURN_MAX 256
+/* Connections that are accepted in a turn of the loop: anybody on this machine may knock, and shall
+ * not keep the keeper at its door. */
+#define ACCEPT_TURN_MAX 64
 /* Who connects says hello within this time. */
 static const uint64_t HELLO_MS = 5000;
 /* accept failed (no descriptors): again after this. */
@@ -100,7 +103,7 @@ struct keeper {
     bool stopping, drained; /* it waits for nobody any more */
     bool exported;          /* the last spans are out, or will not be */
     bool over;
-    bool has_guest; /* c->begin has succeeded, and c->end was not called */
+    bool has_guest;                          /* c->begin has succeeded, and c->end was not called */
     unsigned char packet[KEEPER_PACKET_MAX]; /* of an answer */
     struct quota_row rows[KEEPER_ROWS_MAX];
 };
@@ -449,10 +452,10 @@ static void take_conn(struct keeper *k, int fd)
 
 static void on_accept_again(uv_timer_t *t);
 
-/* Take all that wait. */
-static void accept_all(struct keeper *k)
+/* Take those that wait, at most so many. */
+static void accept_some(struct keeper *k, unsigned most)
 {
-    for (;;) {
+    for (unsigned i = 0; i < most; i++) {
         int fd = accept4(k->c->door->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             take_conn(k, fd);
@@ -472,7 +475,7 @@ static void on_listen(uv_poll_t *poll, int status, int events)
 {
     (void)events;
     if (status == 0)
-        accept_all(poll->data);
+        accept_some(poll->data, ACCEPT_TURN_MAX);
 }
 
 static void on_accept_again(uv_timer_t *t)
@@ -530,7 +533,7 @@ static void stop(struct keeper *k)
     k->stopping = true;
     end_guest(k); /* another keeper listens in its place, or nobody shall */
     (void)uv_poll_stop(&k->listen);
-    accept_all(k);
+    accept_some(k, CONNS_MAX); /* all that its backlog holds */
     int64_t drain_ms = k->c->drain_ms > 0 ? k->c->drain_ms : 0;
     (void)uv_timer_start(&k->drain, on_drained, (uint64_t)drain_ms, 0);
     (void)uv_idle_start(&k->hurry,

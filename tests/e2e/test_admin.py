@@ -4,9 +4,11 @@ when processes come and go."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -237,6 +239,14 @@ def test_a_hundred_idle_connections_keep_nobody_out(server: Server) -> None:
     assert answers(address_of(server))
 
 
+def test_of_idle_connections_the_one_that_has_idled_longest_makes_room(server: Server) -> None:
+    for c in [admin(server) for _ in range(64)]:
+        assert c.ask("GET", "/live", host="localhost").status == 200
+    newest = admin(server)
+    assert answers(address_of(server))
+    assert newest.ask("GET", "/live", host="localhost").status == 200
+
+
 # ---- who may ask ----
 
 
@@ -314,6 +324,20 @@ def test_a_token_opens_what_is_closed_without(guarded: Server) -> None:
                                    basic(TOKEN + "x"), basic(""), "Authorization: Basic " + "A" * 5000])
 def test_a_wrong_token_opens_nothing(guarded: Server, field: str) -> None:
     assert ask(("127.0.0.1", address_of(guarded)[1]), "/status", field).status == 401
+
+
+def test_readers_without_a_token_who_are_slow_keep_nobody_out_who_has_it(guarded: Server) -> None:
+    address = ("127.0.0.1", address_of(guarded)[1])
+    deaf = [Client(address, receive_buffer=4096) for _ in range(64)]
+    many = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
+    while (takes := select.select([], [c.socket for c in deaf], [], 0.5)[1]):
+        for s in takes:  # until the server reads no more, since its answers are not taken
+            s.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                s.send(many)
+    assert ask(address, "/status.json", f"Authorization: Bearer {TOKEN}").status == 200
+    for c in deaf:
+        c.close()
 
 
 def test_many_wrong_tokens_are_not_even_looked_at(guarded: Server) -> None:

@@ -172,7 +172,10 @@ class Charts {
 
   add(point) {
     const last = this.points[this.points.length - 1];
-    if (last && point.at <= last.at) return;
+    if (!point.at) return;
+    // The server's clock was set back: what was before has no place on the axis any more.
+    if (last && point.at < last.at - 5) this.points = [];
+    else if (last && point.at <= last.at) return;
     this.points.push(point);
     while (this.points.length && this.points[0].at < point.at - HOUR - 60) this.points.shift();
     this.show();

@@ -52,7 +52,7 @@ class Tables {
       ["n", (td, r) => this.three(td, r.queue)],
       ["n", (td, r) => this.three(td, r.application)],
       ["gate", (td, r) => {
-        put(td, r.gate ? r.gate.running + " of " + r.gate.concurrency + (r.gate.waiting ? ", " + plural(r.gate.waiting, "waits", "wait") + " (" + time(r.gate.head_age) + ")" : "") : NONE);
+        put(td, r.gate ? number(r.gate.running) + " of " + r.gate.concurrency + (r.gate.waiting ? ", " + plural(r.gate.waiting, "waits", "wait") + " (" + time(r.gate.head_age) + ")" : "") : NONE);
         attr(td, "data-tone", r.gate && r.gate.waiting ? "warn" : null);
       }],
       ["limits", (td, r) => put(td, (r.limits || []).join(" · ") || NONE)],

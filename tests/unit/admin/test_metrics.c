@@ -188,6 +188,13 @@ static void places_and_queue_of_a_route_are_those_of_its_gate(void **state)
     assert_non_null(age);
     assert_true(strtod(strchr(age, '}') + 1, NULL) >= 2);
     assert_null(strstr(f->out.p, "free"));
+
+    struct robust *names = (struct robust *)f->parts.gates; /* it stands first */
+    assert_false(robust_lock(names));                       /* by a process that is stopped, say */
+    says(f, "weir_tokens_limit{route=\"ai\"} 2");
+    assert_null(strstr(f->out.p, "weir_tokens_in_use"));
+    assert_null(strstr(f->out.p, "weir_queue_head_age_seconds"));
+    robust_unlock(names);
     fake_free(f);
 }
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <semaphore.h>
@@ -468,6 +469,41 @@ static void a_stranger_is_not_heard(void **state)
     assert_closed(fd);
 }
 
+/* Descriptors of this process. */
+static int open_now(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    must(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static bool all_are_in(const void *n)
+{
+    return open_now() == *(const int *)n;
+}
+
+static void a_crowd_at_the_door_is_let_in_bit_by_bit(void **state)
+{
+    (void)state;
+    enum { CROWD = 200, OF_A_TURN = 64 };
+    int fds[CROWD];
+    for (int i = 0; i < CROWD; i++) {
+        fds[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        must(connect(fds[i], (struct sockaddr *)&door.address, door.address_bytes) == 0);
+    }
+    int before = open_now(), all = before + CROWD;
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_in_range(open_now() - before, 1, OF_A_TURN);
+    turn(all_are_in, &all);
+    for (int i = 0; i < CROWD; i++)
+        close(fds[i]);
+    turn(all_are_in, (const int[]){before - CROWD});
+}
+
 static void a_probe_that_connects_again_takes_the_place_of_the_older_one(void **state)
 {
     (void)state;
@@ -621,6 +657,7 @@ int main(void)
         TEST(who_sends_nonsense_loses_his_connection),
         TEST(an_answer_to_what_nobody_asked_is_passed_over),
         TEST(a_stranger_is_not_heard),
+        TEST(a_crowd_at_the_door_is_let_in_bit_by_bit),
         TEST(a_probe_that_connects_again_takes_the_place_of_the_older_one),
         TEST(a_probe_finds_the_next_listener),
         TEST(a_stopped_process_has_an_error_and_answers_when_it_goes_on),

@@ -382,6 +382,17 @@ static void a_route_with_places_shows_who_runs_and_how_long_others_wait(void **s
     assert_near(number_at(ai, "gate.mean_held"), 2, 0.1);
     assert_near(number_at(ai, "gate.expected"), 6, 0.5); /* the third, each 2 s */
     json_decref(o);
+
+    /* A process that is stopped inside holds up nobody who looks. */
+    struct robust *names = (struct robust *)w->parts.gates; /* it stands first */
+    assert_false(robust_lock(names));
+    o = status(w, "");
+    ai = route_of(o, "ai");
+    assert_int_equal((int)number_at(ai, "gate.concurrency"), 1);
+    assert_true(json_is_null(at(ai, "gate.running")) && json_is_null(at(ai, "gate.waiting")));
+    assert_true(json_is_null(at(ai, "gate.head_age")) && json_is_null(at(ai, "gate.expected")));
+    json_decref(o);
+    robust_unlock(names);
     world_end(w);
 }
 
@@ -962,6 +973,34 @@ static void figures_over_time_are_differences(void **state)
     world_end(w);
 }
 
+static void a_tick_just_after_another_makes_no_rate_of_a_single_request(void **state)
+{
+    (void)state;
+    struct world *w = world_of(NULL);
+    struct history *h = history_new();
+    int64_t now_ns = 100 * S;
+    for (int i = 0; i < 2; i++, now_ns += S)
+        assert_int_equal(history_tick(h, &w->view, now_ns, now_ns), 0);
+    now_ns -= S;
+    finish(w, depart(w, (struct wanted){.id = 1}), 200, 0, 0);
+    /* Pages that are loaded again and again. */
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(history_tick(h, &w->view, now_ns + (1 + i) * MS, now_ns + (1 + i) * MS),
+                         0);
+    json_t *o = history(h, true);
+    assert_near(number_at(o, "requests"), 0, 0.001);
+    json_decref(o);
+    assert_int_equal(history_tick(h, &w->view, now_ns + S, now_ns + S), 0);
+    o = history(h, true);
+    assert_near(number_at(o, "requests"), 1, 0.001);
+    json_decref(o);
+    o = history(h, false);
+    assert_int_equal(json_array_size(at(o, "seconds")), 2);
+    json_decref(o);
+    history_free(&h);
+    world_end(w);
+}
+
 static void history_is_bounded_and_forgets_what_is_old(void **state)
 {
     (void)state;
@@ -1008,6 +1047,7 @@ int main(void)
         cmocka_unit_test(slow_and_failed_and_refused_requests_of_the_last_hour_are_kept),
         cmocka_unit_test(a_server_is_not_ready_for_the_reasons_that_count),
         cmocka_unit_test(figures_over_time_are_differences),
+        cmocka_unit_test(a_tick_just_after_another_makes_no_rate_of_a_single_request),
         cmocka_unit_test(history_is_bounded_and_forgets_what_is_old),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1106,11 +1106,42 @@ static void who_was_granted_by_one_that_entered_is_told(void **state)
     bench_free(&b);
 }
 
+static void who_looks_does_not_wait_for_a_process_that_is_stopped(void **state)
+{
+    (void)state;
+    struct bench b = bench_new(2, 10);
+    struct gate_stats s;
+    (void)ticket_of(&b, 1, 1, 0, GATE_ENTERED);
+    assert_true(gates_look(b.g, "nobody has asked", &s));
+    assert_int_equal(s.running, 0);
+    assert_int_equal(atomic_load(&b.g->routes_n), 1); /* it was not made */
+    struct robust *locks[] = {&b.g->names, &b.g->routes[b.route].lock};
+    for (unsigned i = 0; i < 2; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            (void)!robust_lock(locks[i]);
+            raise(SIGSTOP);
+            _exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+        assert_true(WIFSTOPPED(status));
+        assert_false(gates_look(b.g, "POST /api/ai/*", &s));
+        assert_int_equal(s.running, 0);
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(gates_look(b.g, "POST /api/ai/*", &s)); /* it died inside: made anew */
+        assert_int_equal(s.running, 1);
+    }
+    bench_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_are_given_until_there_are_none),
         cmocka_unit_test(who_was_granted_by_one_that_entered_is_told),
+        cmocka_unit_test(who_looks_does_not_wait_for_a_process_that_is_stopped),
         cmocka_unit_test(same_name_is_the_same_route_and_old_ones_make_room),
         cmocka_unit_test(routes_that_all_run_make_no_room),
         cmocka_unit_test(equal_deadlines_are_first_come_first_served),

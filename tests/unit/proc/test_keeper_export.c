@@ -11,14 +11,17 @@
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +30,9 @@
 #include "base/must.h"
 #include "obs/counters.h"
 #include "proc/keeper.h"
+
+typedef int getaddrinfo_function(const char *, const char *, const struct addrinfo *,
+                                 struct addrinfo **);
 
 static struct keeper_door door;
 static struct keeper_config config;
@@ -38,6 +44,7 @@ static char url[128];
 /* What the keeper's process tells. */
 static struct shared {
     _Atomic int warnings, infos, errors;
+    _Atomic int looks_up; /* DEAF_NAME is asked for */
     char warning[1024], info[1024];
 } * shared;
 
@@ -516,6 +523,60 @@ static void a_collector_that_stalls_holds_no_end_up(void **state)
     json_decref(a.body);
 }
 
+/* libcurl's, too: the answer for a host of this name never comes. */
+#define DEAF_NAME "deaf.invalid"
+
+__attribute__((visibility("default"))) int getaddrinfo(const char *node, const char *service,
+                                                       const struct addrinfo *hints,
+                                                       struct addrinfo **out)
+{
+    static _Atomic(getaddrinfo_function *) real;
+    while (node && strcmp(node, DEAF_NAME) == 0) {
+        atomic_store(&shared->looks_up, 1);
+        pause();
+    }
+    if (!atomic_load(&real))
+        atomic_store(&real, (getaddrinfo_function *)dlsym(RTLD_NEXT, "getaddrinfo"));
+    return atomic_load(&real)(node, service, hints, out);
+}
+
+static void names_that_nobody_looks_up_hold_nothing_up(void **state)
+{
+    (void)state;
+    snprintf(url, sizeof url, "http://" DEAF_NAME ":4318/v1/traces");
+    put_many(0, 3, 1);
+    pid_t pid = start_keeper();
+    wait_for_line(&shared->looks_up, 1);
+    /* It is given up, and the loop of the keeper goes on: it can say so, and hears of its end. */
+    struct pollfd ends = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    must(ends.fd >= 0);
+    for (int i = 0; i < 10000 && !count(&telemetry->otlp_failed); i++)
+        poll(NULL, 0, 1);
+    bool failed = count(&telemetry->otlp_failed) == 1;
+    tell_to_stop();
+    bool ended = poll(&ends, 1, 10000) == 1;
+    if (!ended)
+        kill(pid, SIGKILL);
+    assert_true(end_of(pid) == 0 && ended && failed);
+    close(ends.fd);
+}
+
+static void a_ring_whose_head_is_a_lie_holds_nothing_up(void **state)
+{
+    (void)state;
+    put_many(0, 3, 1);
+    struct telemetry_worker *liar = telemetry_slot(telemetry, 1);
+    atomic_store(&liar->span_head, UINT64_C(1) << 62);
+    pid_t pid = start_keeper();
+    struct asked a = take();
+    assert_int_equal(a.n, 3);
+    reply(&a, "200 OK", "{}");
+    wait_for(&telemetry->otlp_sent, 3);
+    assert_int_equal(count(&liar->span_tail), UINT64_C(1) << 62);
+    tell_to_stop();
+    assert_int_equal(end_of(pid), 0);
+}
+
 /* ---- a collector with troubles ---- */
 
 static void a_passing_failure_is_tried_again_with_the_same_spans(void **state)
@@ -762,6 +823,8 @@ int main(void)
         TEST(many_spans_go_in_batches_that_are_bounded),
         TEST(the_last_spans_are_sent_at_the_end),
         TEST(a_collector_that_stalls_holds_no_end_up),
+        TEST(a_ring_whose_head_is_a_lie_holds_nothing_up),
+        TEST(names_that_nobody_looks_up_hold_nothing_up),
         TEST(a_passing_failure_is_tried_again_with_the_same_spans),
         TEST(another_refusal_drops_the_batch_and_goes_on),
         TEST(what_is_rejected_of_a_batch_is_counted),
