@@ -292,7 +292,7 @@ def test_a_reload_replaces_the_workers_and_drops_nothing(machine):
         wait_for(lambda: c.get("/").text.split()[0] not in (before, ""), 20, "another worker answers this connection")
         assert not c.end
     assert machine.show("weir@shop", "MainPID") == main
-    assert machine.show("weir@shop", "ActiveState") == "active"
+    wait_for(lambda: machine.show("weir@shop", "ActiveState") == "active", 20, "the reload is over")
 
 
 @roots.usable
