@@ -79,7 +79,9 @@ class Checks(Instructions):
              f'The policy: {written(CHECKS)}. The third row: an Origin in the request, and `cors` in the policy.')
 
     def contenders(self, ctx):
-        return [Contender('weir', 'Weir, with the policy', 'weir', extra=policy(ctx.tmp, 'checks', CHECKS)),
+        return [Contender('weir', 'Weir, with the policy and metrics', 'weir',
+                          extra=(*policy(ctx.tmp, 'checks', CHECKS), '--admin', '127.0.0.1:0')),
+                Contender('weir-checks', 'Weir, with the policy', 'weir', extra=policy(ctx.tmp, 'checks', CHECKS)),
                 Contender('weir-none', 'Weir, without', 'weir'),
                 Contender('weir-cors', 'Weir, with the policy and CORS', 'weir',
                           extra=policy(ctx.tmp, 'checks-cors', CORS + CHECKS), options={'origin': True})]

@@ -13,9 +13,9 @@
 
 #define NONE UINT32_MAX
 static const uint32_t ENTRIES_MAX = 1U << 24;
-/* Of the signature: HS256 has 43 characters, ES256 86, RS256 342 and more. 32 are 192 bits, in which
- * no two tokens are alike by chance. */
-static const size_t TAIL_BYTES = 32;
+/* Of the signature: HS256 has 43 characters, ES256 86, RS256 342 and more. 16 are 96 bits, in which
+ * hardly two tokens are alike by chance, and the whole is compared then. */
+static const size_t TAIL_BYTES = 16;
 /* What malloc adds to a block, roughly. */
 static const size_t BLOCK_BYTES = 16;
 

@@ -172,8 +172,12 @@ void flights_head(struct exchange *x)
     f->wall_ns = now_ns + s->wall_less_mono_ns;
     put_text(f->method, sizeof f->method, x->req.method);
     put_text(f->path, sizeof f->path, x->req.path);
-    put_text(f->address, sizeof f->address,
-             slice_str(p && *p->client.host ? p->client.host : x->peer.remote_addr));
+    if (WEIR_UNLIKELY(p && *p->client.host)) {
+        put_text(f->address, sizeof f->address, slice_str(p->client.host));
+    } else {
+        memcpy(f->address, x->peer.remote_addr, sizeof f->address);
+        f->address[sizeof f->address - 1] = '\0';
+    }
     put_text(f->request_id, sizeof f->request_id, x->call.request_id);
     if (x->call.trace) {
         memcpy(f->trace_id, id->trace.trace_id, sizeof f->trace_id);

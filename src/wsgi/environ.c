@@ -17,6 +17,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 PyObject *wsgi_keys[WSGI_KEY_COUNT];
 
@@ -550,6 +553,41 @@ static int tls_put(struct environ_template *t, const struct tls_facts *tls)
     return 0;
 }
 
+static bool is_ascii(struct slice s)
+{
+    const char *p = s.p, *end = s.p + s.n;
+#if defined(__SSE2__)
+    __m128i all = _mm_setzero_si128();
+    for (; end - p >= 16; p += 16)
+        all = _mm_or_si128(all, _mm_loadu_si128((const __m128i *)(const void *)p));
+    if (s.n >= 16) { /* the last ones, some of them again */
+        all = _mm_or_si128(all, _mm_loadu_si128((const __m128i *)(const void *)(end - 16)));
+        return !_mm_movemask_epi8(all);
+    }
+#endif
+    unsigned char rest = 0;
+    for (; p < end; p++)
+        rest |= (unsigned char)*p;
+    return rest < 0x80;
+}
+
+/* ASCII as str. New reference or NULL. */
+static PyObject *ascii(const char *p, size_t n)
+{
+    PyObject *text = PyUnicode_New((Py_ssize_t)n, 127); /* new */
+    if (WEIR_LIKELY(text != NULL))
+        memcpy(PyUnicode_1BYTE_DATA(text), p, n);
+    return text;
+}
+
+/* A text of ours, which is UTF-8 unless a user's name is not. New reference or NULL. */
+static PyObject *text_str(struct slice s)
+{
+    if (WEIR_UNLIKELY(!is_ascii(s)))
+        return PyUnicode_DecodeUTF8(s.p, (Py_ssize_t)s.n, "replace");
+    return ascii(s.p, s.n);
+}
+
 /* Is something derived from this text kept with it? wchar_t for a caller of PyUnicode_AsUnicode. */
 static bool has_shadow(const PyObject *text)
 {
@@ -595,6 +633,53 @@ static int identity_put(struct environ_template *t, const struct call *c)
     return 0;
 }
 
+/* A text of ours under `key`, as text_again. */
+static int text_put(struct environ_template *t, enum environ_slot slot, PyObject *key,
+                    struct slice text)
+{
+    if (WEIR_UNLIKELY(!is_ascii(text)))
+        return slot_put(t, slot, key, text_str(text));
+    char *to = text_again(t, slot, key, text.n);
+    if (WEIR_UNLIKELY(!to))
+        return -1;
+    memcpy(to, text.p, text.n);
+    return 0;
+}
+
+/* One that is mostly that of the last request. */
+static int same_put(struct environ_template *t, enum environ_slot slot, PyObject *key,
+                    struct slice text)
+{
+    PyObject *old = t->now[slot];
+    bool same = old && PyUnicode_IS_ASCII(old) && (size_t)PyUnicode_GET_LENGTH(old) == text.n &&
+                memcmp(PyUnicode_1BYTE_DATA(old), text.p, text.n) == 0;
+    return same ? 0 : slot_put(t, slot, key, text_str(text));
+}
+
+static unsigned who_bits(const struct who *who)
+{
+    if (!who)
+        return 0;
+    return WHO_BY | (who->user.n ? WHO_USER : 0u) | (who->tier.n ? WHO_TIER : 0u) |
+           (who->claims.n ? WHO_CLAIMS : 0u);
+}
+
+/* Who asks, as admission has found it. No field of a request can be named so. */
+static int who_put(struct environ_template *t, const struct who *who)
+{
+    if (WEIR_UNLIKELY(t->by != who->by)) { /* one of four literals */
+        t->by = NULL;
+        if (slot_put(t, SLOT_BY, W_KEY(weir_user_by), PyUnicode_InternFromString(who->by)))
+            return -1;
+        t->by = who->by;
+    }
+    return (who->user.n && text_put(t, SLOT_USER, W_KEY(weir_user), who->user)) ||
+                   (who->tier.n && same_put(t, SLOT_TIER, W_KEY(weir_tier), who->tier)) ||
+                   (who->claims.n && text_put(t, SLOT_CLAIMS, W_KEY(weir_claims), who->claims))
+               ? -1
+               : 0;
+}
+
 /* Both names of client_disconnected. */
 static int gone_put(struct wsgi_run *run, struct environ_template *t)
 {
@@ -620,7 +705,7 @@ void wsgi_template_clear(struct environ_template *t)
     Py_CLEAR(t->dict);
     Py_CLEAR(t->base);
     t->host_n = t->target_n = 0;
-    t->tls_protocol = t->tls_cipher = NULL;
+    t->by = t->tls_protocol = t->tls_cipher = NULL;
 }
 
 static int template_new(struct environ_template *t, PyObject *base)
@@ -695,6 +780,7 @@ static PyObject *base_new(const struct wsgi *w, const struct call *c, bool has_p
                           bool roomy)
 {
     const struct call_peer *peer = c->peer;
+    unsigned who = who_bits(c->who);
     PyObject *d = PyDict_New(); /* new */
     if (!d)
         return NULL;
@@ -724,6 +810,10 @@ static PyObject *base_new(const struct wsgi *w, const struct call *c, bool has_p
                put_same(d, W_KEY(weir_request_id), Py_None) ||
                (c->request_id.n && put_same(d, W_KEY(http_x_request_id), Py_None)) ||
                (c->trace && put_same(d, W_KEY(http_traceparent), Py_None)) ||
+               ((who & WHO_BY) && put_same(d, W_KEY(weir_user_by), Py_None)) ||
+               ((who & WHO_USER) && put_same(d, W_KEY(weir_user), Py_None)) ||
+               ((who & WHO_TIER) && put_same(d, W_KEY(weir_tier), Py_None)) ||
+               ((who & WHO_CLAIMS) && put_same(d, W_KEY(weir_claims), Py_None)) ||
                (peer->is_tls &&
                 (put(d, W_KEY(https), latin1(SLICE("on"))) ||
                  put_same(d, W_KEY(ssl_protocol), empty) || put_same(d, W_KEY(ssl_cipher), empty) ||
@@ -743,11 +833,12 @@ static PyObject *base_find(struct wsgi *w, const struct call *c, bool has_port, 
     struct environ_state *st = &w->environ;
     const struct call_peer *peer = c->peer;
     bool has_id = c->request_id.n != 0, has_trace = c->trace != NULL;
+    unsigned who = who_bits(c->who);
     for (unsigned i = 0; i < countof(st->bases); i++) {
         const struct environ_base *b = &st->bases[i];
         if (b->dict && b->is_unix == peer->is_unix && b->is_tls == peer->is_tls &&
             b->has_port == has_port && b->has_host == has_host && b->roomy == roomy &&
-            b->has_id == has_id && b->has_trace == has_trace &&
+            b->has_id == has_id && b->has_trace == has_trace && b->who == who &&
             memcmp(b->server_port, peer->server_port, sizeof b->server_port) == 0 &&
             strcmp(b->server_addr, peer->server_addr) == 0)
             return b->dict;
@@ -765,6 +856,7 @@ static PyObject *base_find(struct wsgi *w, const struct call *c, bool has_port, 
     b->roomy = roomy;
     b->has_id = has_id;
     b->has_trace = has_trace;
+    b->who = who;
     memcpy(b->server_port, peer->server_port, sizeof b->server_port); /* whole, as it is compared */
     snprintf(b->server_addr, sizeof b->server_addr, "%s", peer->server_addr);
     return dict;
@@ -811,99 +903,12 @@ static int client_cert_put(PyObject *dict, const struct tls_facts *tls)
                : 0;
 }
 
-static bool is_ascii(struct slice s)
-{
-    uint64_t w[4], all = 0;
-    const char *p = s.p, *end = s.p + s.n;
-    for (; end - p >= 32; p += 32) {
-        memcpy(w, p, 32);
-        all |= w[0] | w[1] | w[2] | w[3];
-    }
-    for (; end - p > 8; p += 8) {
-        memcpy(w, p, 8);
-        all |= w[0];
-    }
-    if (s.n >= 8) { /* the last ones, some of them again */
-        memcpy(w, end - 8, 8);
-        return !((all | w[0]) & 0x8080808080808080u);
-    }
-    for (; p < end; p++)
-        all |= (unsigned char)*p;
-    return !(all & 0x8080808080808080u);
-}
-
-/* ASCII as str. New reference or NULL. */
-static PyObject *ascii(const char *p, size_t n)
-{
-    PyObject *text = PyUnicode_New((Py_ssize_t)n, 127); /* new */
-    if (WEIR_LIKELY(text != NULL))
-        memcpy(PyUnicode_1BYTE_DATA(text), p, n);
-    return text;
-}
-
-/* A text of ours, which is UTF-8 unless a user's name is not. New reference or NULL. */
-static PyObject *text_str(struct slice s)
-{
-    if (WEIR_UNLIKELY(!is_ascii(s)))
-        return PyUnicode_DecodeUTF8(s.p, (Py_ssize_t)s.n, "replace");
-    return ascii(s.p, s.n);
-}
-
-static int text_put(PyObject *dict, PyObject *key, struct slice text)
-{
-    return text.n ? put(dict, key, text_str(text)) : 0;
-}
-
-/* What told who asks: one of four literals. */
-static int by_put(struct environ_state *st, PyObject *dict, const char *by)
-{
-    if (WEIR_UNLIKELY(st->by_is != by)) {
-        PyObject *made = PyUnicode_InternFromString(by); /* new */
-        if (!made)
-            return -1;
-        Py_XDECREF(st->by);
-        st->by = made;
-        st->by_is = by;
-    }
-    return PyDict_SetItem(dict, W_KEY(weir_user_by), st->by);
-}
-
-/* A text that is mostly that of the last request, which is kept in *last. */
-static int same_put(PyObject *dict, PyObject *key, struct slice text, PyObject **last)
-{
-    if (!text.n)
-        return 0;
-    PyObject *old = *last;
-    if (WEIR_UNLIKELY(!old || !PyUnicode_IS_ASCII(old) ||
-                      (size_t)PyUnicode_GET_LENGTH(old) != text.n ||
-                      memcmp(PyUnicode_1BYTE_DATA(old), text.p, text.n) != 0)) {
-        PyObject *made = text_str(text); /* new */
-        if (!made)
-            return -1;
-        *last = made;
-        Py_XDECREF(old);
-    }
-    return PyDict_SetItem(dict, key, *last);
-}
-
-/* Who asks, as admission has found it. No field of a request can be named so. */
-static int who_put(struct environ_state *st, PyObject *dict, const struct who *who)
-{
-    return by_put(st, dict, who->by) || text_put(dict, W_KEY(weir_user), who->user) ||
-                   same_put(dict, W_KEY(weir_tier), who->tier, &st->tier) ||
-                   text_put(dict, W_KEY(weir_claims), who->claims)
-               ? -1
-               : 0;
-}
-
 /* What belongs to this request alone. */
 static int request_put(struct wsgi_run *run, PyObject *dict)
 {
     const struct call *c = run->c;
     const struct req *r = c->req;
     if (put(dict, W_KEY(weir_request_id), PyLong_FromUnsignedLongLong(c->id)))
-        return -1;
-    if (WEIR_UNLIKELY(c->who != NULL) && who_put(&run->w->environ, dict, c->who))
         return -1;
     /* The base says GET and HTTP/1.1, and has the shared empty input. */
     if (!slice_eq(r->method, SLICE("GET")) &&
@@ -921,7 +926,8 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
 {
     unsigned ours = (run->c->request_id.n ? 1u : 0u) + (run->c->trace ? 1u : 0u);
     bool roomy = run->c->req->n_fields + ours > FEW_FIELDS;
-    struct environ_template *t = &run->t->last[roomy];
+    bool known = run->c->who && run->c->who->user.n;
+    struct environ_template *t = &run->t->last[roomy + 2 * known];
     struct slice host = {0};
     const char *addr;
     char port[8] = {0};
@@ -933,7 +939,7 @@ PyObject *wsgi_environ_new(struct wsgi_run *run)
     if (WEIR_UNLIKELY(client_put(run, t, addr, has_port ? port : NULL) ||
                       (has_host && host_put(run, t, host)) || target_put(run, t) ||
                       (run->c->tls && tls_put(t, run->c->tls)) || identity_put(t, run->c) ||
-                      gone_put(run, t))) {
+                      (run->c->who && who_put(t, run->c->who)) || gone_put(run, t))) {
         wsgi_template_clear(t); /* half filled */
         return NULL;
     }
@@ -1027,9 +1033,6 @@ void wsgi_environ_clear(struct wsgi *w)
     }
     for (unsigned i = 0; i < countof(st->methods); i++)
         Py_CLEAR(st->methods[i]);
-    Py_CLEAR(st->by);
-    st->by_is = NULL;
-    Py_CLEAR(st->tier);
     Py_CLEAR(st->known);
     Py_CLEAR(st->http_1_0);
     Py_CLEAR(st->no_addr);

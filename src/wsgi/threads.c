@@ -60,8 +60,8 @@ static void thread_stop(struct app *a, void *local)
             }
     }
     Py_CLEAR(t->start);
-    wsgi_template_clear(&t->last[0]);
-    wsgi_template_clear(&t->last[1]);
+    for (unsigned i = 0; i < countof(t->last); i++)
+        wsgi_template_clear(&t->last[i]);
     Py_CLEAR(t->gone);
     buf_fini(&t->line);
     PyThreadState_Clear(t->ts);

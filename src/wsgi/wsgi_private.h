@@ -91,13 +91,21 @@ struct environ_base {
     bool has_port, has_host; /* REMOTE_PORT and HTTP_HOST stand in it */
     bool roomy;              /* its table has room for many fields */
     bool has_id, has_trace;  /* HTTP_X_REQUEST_ID and HTTP_TRACEPARENT stand in it, as ours */
+    unsigned who;            /* bits of enum environ_who: which of weir.user, … stand in it */
 };
+
+/* What is known of who asks. */
+enum environ_who { WHO_BY = 1, WHO_USER = 2, WHO_TIER = 4, WHO_CLAIMS = 8 };
 
 /* Values of the template that change less often than requests come: with their connection, or their
  * URL. */
 enum environ_slot {
-    SLOT_REQUEST_ID = 0, /* these two are new each time: see text_again */
+    SLOT_REQUEST_ID = 0, /* these four are new each time: see text_again */
     SLOT_TRACEPARENT,
+    SLOT_USER,
+    SLOT_CLAIMS,
+    SLOT_TIER,
+    SLOT_BY,
     SLOT_ADDR,
     SLOT_PORT,
     SLOT_HOST,
@@ -112,14 +120,15 @@ enum environ_slot {
 /* A thread's own copy of a base, with the values of its last request. Only what differs is stored
  * before it is copied for the next one: a dict store costs as much as fifteen bytes of text. */
 struct environ_template {
-    PyObject *base;                 /* owned: what it was copied from; NULL = none yet */
-    PyObject *dict;                 /* owned */
-    PyObject *now[SLOTS];           /* owned: value that stands in `dict`, or NULL */
-    char addr[64];                  /* of SLOT_ADDR */
-    char port[8];                   /* of SLOT_PORT */
-    char host[96];                  /* of SLOT_HOST */
-    char target[128];               /* of SLOT_TARGET, an origin form */
-    unsigned char host_n, target_n; /* 0 = the texts above are not known */
+    PyObject *base;                        /* owned: what it was copied from; NULL = none yet */
+    PyObject *dict;                        /* owned */
+    PyObject *now[SLOTS];                  /* owned: value that stands in `dict`, or NULL */
+    char addr[64];                         /* of SLOT_ADDR */
+    char port[8];                          /* of SLOT_PORT */
+    char host[96];                         /* of SLOT_HOST */
+    char target[128];                      /* of SLOT_TARGET, an origin form */
+    unsigned char host_n, target_n;        /* 0 = the texts above are not known */
+    const char *by;                        /* literal: of SLOT_BY; NULL = not known */
     const char *tls_protocol, *tls_cipher; /* literals: of the slots; NULL = not known */
 };
 
@@ -133,14 +142,12 @@ struct environ_name {
 };
 
 struct environ_state {
-    struct environ_base bases[8];
+    struct environ_base bases[16];
     unsigned next_base;
     PyObject *known;      /* owned dict: well-known keys, interned; nothing a client can add to */
     PyObject *http_1_0;   /* owned str */
     PyObject *no_addr;    /* owned str: REMOTE_ADDR of a Unix socket's peer in this dialect */
     PyObject *methods[8]; /* owned str, in the order of METHOD_NAMES */
-    PyObject *by, *tier;  /* owned str or NULL: weir.user_by and weir.tier of the last request */
-    const char *by_is;    /* the literal that `by` was made of */
     struct environ_name names[512];
 };
 
@@ -155,27 +162,30 @@ struct wsgi {
     PyObject *errors;                                   /* owned: wsgi.errors */
     PyObject *hints;                                    /* owned: wsgi.early_hints */
     PyObject *scheme, *prefix, *server_name, *software; /* owned str */
-    bool waitress, gunicorn, prefix_required, multithread, multiprocess, expose_tracebacks, errors_to_log;
+    bool waitress, gunicorn, prefix_required, multithread, multiprocess, expose_tracebacks,
+        errors_to_log;
     void (*log)(int level, uint64_t request_id, const char *text);
     struct wsgi_inspector *inspector; /* owned; NULL until something was to be looked at */
-    struct wsgi_thread *threads; /* that ran something; under the GIL */
+    struct wsgi_thread *threads;      /* that ran something; under the GIL */
     _Atomic unsigned next_number;
-    sigset_t signals; /* blocked in the thread that made the application, and so in all of its threads */
+    sigset_t
+        signals; /* blocked in the thread that made the application, and so in all of its threads */
     struct environ_state environ;
 };
 
 struct wsgi_thread {
-    PyThreadState *ts;               /* owned */
-    unsigned long ident;             /* of the thread, as Python counts it */
-    int32_t tid;                     /* the same, as the kernel counts it */
-    struct wsgi_thread *next;        /* on wsgi->threads */
-    struct wsgi_run *run;            /* the present one, or NULL */
-    unsigned number;                 /* in its name */
-    bool known;                      /* on wsgi->threads, named */
-    PyObject *start;                 /* owned: start_response kept for reuse, or NULL */
-    PyObject *gone;                  /* owned: client_disconnected kept for reuse, or NULL */
-    struct buf line;                 /* unfinished line of wsgi.errors */
-    struct environ_template last[2]; /* for heads of few fields, and of many */
+    PyThreadState *ts;        /* owned */
+    unsigned long ident;      /* of the thread, as Python counts it */
+    int32_t tid;              /* the same, as the kernel counts it */
+    struct wsgi_thread *next; /* on wsgi->threads */
+    struct wsgi_run *run;     /* the present one, or NULL */
+    unsigned number;          /* in its name */
+    bool known;               /* on wsgi->threads, named */
+    PyObject *start;          /* owned: start_response kept for reuse, or NULL */
+    PyObject *gone;           /* owned: client_disconnected kept for reuse, or NULL */
+    struct buf line;          /* unfinished line of wsgi.errors */
+    /* For heads of few fields, and of many; and the same with a user that is known. */
+    struct environ_template last[4];
 };
 
 struct wsgi_run {
@@ -198,8 +208,8 @@ struct wsgi_run {
     int body_error;   /* negative errno that a read met, or 0 */
 };
 
-/* The bytes of a str in latin-1, which are what goes over the wire (PEP 3333). False: it is none, or
- * has other characters. */
+/* The bytes of a str in latin-1, which are what goes over the wire (PEP 3333). False: it is none,
+ * or has other characters. */
 __attribute__((always_inline)) static inline bool wsgi_text_lend(PyObject *o, struct slice *out)
 {
     if (!PyUnicode_Check(o))
@@ -288,7 +298,8 @@ void wsgi_inspect_late(struct app *a, uint64_t id);
 /* End its thread and wait for it; the GIL is given up meanwhile. */
 void wsgi_inspect_stop(struct wsgi *w);
 
-/* From now on the run may be interrupted; until here. What was not noticed by then is taken back. */
+/* From now on the run may be interrupted; until here. What was not noticed by then is taken back.
+ */
 static inline void wsgi_window_open(struct wsgi_run *run)
 {
     run->window = true;
