@@ -12,8 +12,9 @@ from . import machine
 from .scenarios import Contender, Criterion, Instructions, Scenario, Throughput
 
 # Everything that can be on; one trace of a hundred is sent, to a collector that is not there.
-EVERYTHING = ('--admin', '127.0.0.1:0', '--request-id', '--trace-context', '--server-timing', '--slow-request', '60s',
+EVERYTHING = ('--admin', '127.0.0.1:0', '--request-id', '--trace-context', '--slow-request', '60s',
               '--trace-sample', '1', '--otlp-endpoint', 'http://127.0.0.1:9/v1/traces')
+TIMING = (*EVERYTHING, '--server-timing')
 NOTHING = ('--no-request-id', '--no-trace-context')
 
 
@@ -26,6 +27,7 @@ class Cost(Instructions):
 
     def contenders(self, ctx):
         return [Contender('weir', 'Weir, everything on', 'weir', extra=EVERYTHING),
+                Contender('weir-timing', 'Weir, everything on and Server-Timing', 'weir', extra=TIMING),
                 Contender('weir-admin', 'Weir, with --admin alone', 'weir', extra=('--admin', '127.0.0.1:0')),
                 Contender('weir-none', 'Weir, nothing', 'weir', extra=NOTHING)]
 
@@ -80,6 +82,7 @@ class Hello(Throughput):
 
     def contenders(self, ctx):
         return [Contender('weir', 'Weir, everything on', 'weir', extra=EVERYTHING),
+                Contender('weir-timing', 'Weir, everything on and Server-Timing', 'weir', extra=TIMING),
                 Contender('weir-admin', 'Weir, with --admin alone', 'weir', extra=('--admin', '127.0.0.1:0')),
                 Contender('weir-none', 'Weir, nothing', 'weir', extra=NOTHING)]
 

@@ -82,10 +82,19 @@ static void add(_Atomic uint64_t *c, uint64_t n)
                           memory_order_relaxed);
 }
 
-/* A thread of the application may be counting, too. */
 static void add32(_Atomic uint32_t *c, int n)
 {
-    atomic_fetch_add_explicit(c, (uint32_t)n, memory_order_relaxed);
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + (uint32_t)n,
+                          memory_order_relaxed);
+}
+
+/* How many are in a state. Of two of them a thread of the application may be counting, too. */
+static void count_state(struct telemetry_worker *w, enum flight_state s, int n)
+{
+    if (s == FLIGHT_READY || s == FLIGHT_APPLICATION)
+        atomic_fetch_add_explicit(&w->states[s], (uint32_t)n, memory_order_relaxed);
+    else
+        add32(&w->states[s], n);
 }
 
 void telemetry_observe(struct telemetry_hist *h, int64_t ns)
@@ -328,8 +337,8 @@ void flight_run(struct telemetry_worker *w, struct flight *f, int32_t thread, in
         atomic_store_explicit(&f->thread, thread, memory_order_release);
         return; /* it is LATE already */
     }
-    add32(&w->states[FLIGHT_READY], -1);
-    add32(&w->states[FLIGHT_APPLICATION], 1);
+    count_state(w, FLIGHT_READY, -1);
+    count_state(w, FLIGHT_APPLICATION, 1);
 }
 
 void flight_enter(struct telemetry_worker *w, struct flight *f, enum flight_state s, int64_t now_ns)
@@ -339,8 +348,8 @@ void flight_enter(struct telemetry_worker *w, struct flight *f, enum flight_stat
     if (s == FLIGHT_LATE && f->state == FLIGHT_READY)
         (void)atomic_compare_exchange_strong_explicit(&f->thread, &nobody, THREAD_TOO_LATE,
                                                       memory_order_relaxed, memory_order_relaxed);
-    add32(&w->states[state_of(f)], -1);
-    add32(&w->states[s], 1);
+    count_state(w, state_of(f), -1);
+    count_state(w, s, 1);
     flight_edit(f);
     f->state = (uint8_t)s;
     f->at_ns[s] = now_ns;
@@ -485,7 +494,7 @@ void flight_free(struct telemetry *t, struct flight *f)
 {
     struct telemetry_worker *w = telemetry_slot(t, f->slot);
     add32(&w->in_flight, -1);
-    add32(&w->states[state_of(f)], -1);
+    count_state(w, state_of(f), -1);
     flight_edit(f);
     f->state = FLIGHT_NONE;
     f->next = w->free_first;

@@ -1404,7 +1404,8 @@ static void record_answer(const struct answer *a, int cut)
     counter_add(&s->counters->bytes_out, a->wire_bytes);
     if (!s->access && !x->flight)
         return;
-    int64_t now = clock_mono_ns();
+    /* An answer that goes out behind its run is over with it. */
+    int64_t now = s->in_done && x->end_ns ? x->end_ns : clock_mono_ns();
     int status = a->wire_bytes || cut == NOT_CUT ? c->status : 0;
     flights_answered(x, status, cut, a->wire_bytes, now);
     if (!s->access)

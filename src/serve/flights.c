@@ -244,14 +244,30 @@ void flights_enter(struct exchange *x, enum flight_state state)
         flight_enter(x->server->flights.worker, x->flight, state, clock_mono_ns());
 }
 
+/* Of a thread. */
+static _Thread_local struct {
+    int64_t asked_ns; /* when it asked for the application's lock; 0: the wait for it was counted */
+    int32_t number;   /* the kernel's; 0: not known yet */
+} self;
+
+void flights_ask(void)
+{
+    self.asked_ns = clock_mono_ns();
+}
+
 void flights_run(struct exchange *x, int64_t now_ns)
 {
-    static _Thread_local int32_t thread;
+    struct telemetry_worker *w = x->server->flights.worker;
+    if (!w)
+        return;
+    if (self.asked_ns) /* the first of those that run with it */
+        telemetry_observe_shared(&w->gil_wait, now_ns - self.asked_ns);
+    self.asked_ns = 0;
     if (!x->flight)
         return;
-    if (WEIR_UNLIKELY(!thread))
-        thread = (int32_t)syscall(SYS_gettid);
-    flight_run(x->server->flights.worker, x->flight, thread, now_ns);
+    if (WEIR_UNLIKELY(!self.number))
+        self.number = (int32_t)syscall(SYS_gettid);
+    flight_run(w, x->flight, self.number, now_ns);
 }
 
 /* Is it the server's, or the application's, fault that there is no orderly answer? */

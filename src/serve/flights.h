@@ -58,6 +58,8 @@ void flights_enter_at(struct exchange *x, enum flight_state state, int64_t now_n
 void flights_enter(struct exchange *x, enum flight_state state);
 /* slow-request has told of it. */
 void flights_slow(struct exchange *x);
+/* Any thread: it asks for the application's lock now, and has it when flights_run comes. */
+void flights_ask(void);
 /* Any thread: the calling one runs it. */
 void flights_run(struct exchange *x, int64_t now_ns);
 /* It is answered (status; 0: nothing was sent), or will never be. cut: enum close_reason, or -1. */

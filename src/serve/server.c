@@ -123,9 +123,8 @@ static void lead_enter(void *ctx, void *local)
         s->app->enter(s->app, local);
         return;
     }
-    int64_t asked_ns = clock_mono_ns();
+    flights_ask();
     s->app->enter(s->app, local);
-    telemetry_observe_shared(&s->flights.worker->gil_wait, clock_mono_ns() - asked_ns);
 }
 
 static void lead_leave(void *ctx, void *local)
