@@ -284,14 +284,13 @@ void flights_answered(struct exchange *x, int status, int cut, uint64_t wire_byt
         return;
     unsigned keep = s->spans && f->sampled ? KEEP_SPAN : 0;
     const struct refusal *refused = x->admitted.refused;
-    flight_edit(f);
+    /* None of these is shown before it is over; flight_finish closes the record. */
     f->status = (uint16_t)status;
     f->cut = (uint8_t)(cut < 0 ? 0 : cut + 1);
     if (!f->refusal && refused && refusal_status(refused->id) == status)
         f->refusal = (uint8_t)(refused->id + 1);
     f->bytes_in = x->raw.n + x->body.size;
     f->bytes_out = wire_bytes;
-    flight_edited(f);
     if (f->refusal)
         keep |= KEEP_REFUSED;
     if ((status >= 500 && !f->refusal) || f->refusal == REFUSAL_DEADLINE + 1 || is_fault(cut))
