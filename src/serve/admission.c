@@ -190,9 +190,11 @@ static struct slice script_name_of(const struct exchange *x)
     return x->call.proxy ? x->call.proxy->script_name : (struct slice){0};
 }
 
-static struct policy_now now_of(void)
+static struct policy_now now_of(const struct exchange *x)
 {
-    return (struct policy_now){.mono_ns = clock_mono_ns(), .wall_s = clock_wall_s()};
+    int64_t head_ns = x->call.start_ns; /* a moment ago, where it was looked at */
+    return (struct policy_now){.mono_ns = head_ns ? head_ns : clock_mono_ns(),
+                               .wall_s = clock_wall_s()};
 }
 
 void admission_head(struct exchange *x)
@@ -217,9 +219,9 @@ void admission_head(struct exchange *x)
     struct refusal why = {0};
     a->usage = exchange_path_is(x, SLICE("usage")) && policy_has_usage(p);
     bool good = a->usage
-                    ? policy_who(p, &a->found, &x->req, client_of(x), &x->arena, now_of(), &why)
+                    ? policy_who(p, &a->found, &x->req, client_of(x), &x->arena, now_of(x), &why)
                     : policy_admit(p, &a->found, &x->req, script_name_of(x), client_of(x),
-                                   &x->arena, now_of(), &why);
+                                   &x->arena, now_of(x), &why);
     x->call.extra = a->found.fields;
     if (a->found.who.by)
         x->call.who = &a->found.who;

@@ -178,7 +178,12 @@ void flights_head(struct exchange *x)
         memcpy(f->address, x->peer.remote_addr, sizeof f->address);
         f->address[sizeof f->address - 1] = '\0';
     }
-    put_text(f->request_id, sizeof f->request_id, x->call.request_id);
+    if (WEIR_LIKELY(x->call.request_id.n == REQUEST_ID_BYTES)) {
+        memcpy(f->request_id, x->call.request_id.p, REQUEST_ID_BYTES);
+        f->request_id[REQUEST_ID_BYTES] = '\0';
+    } else {
+        put_text(f->request_id, sizeof f->request_id, x->call.request_id);
+    }
     if (x->call.trace) {
         memcpy(f->trace_id, id->trace.trace_id, sizeof f->trace_id);
         memcpy(f->parent_id, id->trace.parent_id, sizeof f->parent_id);

@@ -26,7 +26,7 @@ static void take_trace(struct identity *id, struct slice parent, const struct id
     id->traced = rules->trace;
     if (!rules->trace)
         return;
-    id->begun = !trace_parse(&id->trace, parent);
+    id->begun = !parent.n || !trace_parse(&id->trace, parent);
     if (id->begun)
         trace_begin(&id->trace, s, rules->permille);
     else if (rules->export && id->trace.sampled)

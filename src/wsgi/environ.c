@@ -601,7 +601,8 @@ static bool has_shadow(const PyObject *text)
 
 /* Room for `n` bytes of ASCII under `key`: the text of the last request, when nobody but the template
  * has it any more (its own reference and that of its dict), else a new one. NULL: no memory. */
-static char *text_again(struct environ_template *t, enum environ_slot slot, PyObject *key, size_t n)
+__attribute__((always_inline)) static inline char *
+text_again(struct environ_template *t, enum environ_slot slot, PyObject *key, size_t n)
 {
     PyObject *text = t->now[slot];
     if (WEIR_UNLIKELY(!text || Py_REFCNT(text) != 2 || PyUnicode_CHECK_INTERNED(text) ||
