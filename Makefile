@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Debian's interpreter: Flask and the others of the example are its packages.
 PYTHON ?= /usr/bin/python3
 BUILD ?= build
-CI_FUZZ_SECONDS ?= 60
+CI_FUZZ_SECONDS ?= 30
 export PORT HOST
 
 .PHONY: help
