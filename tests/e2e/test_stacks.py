@@ -139,6 +139,8 @@ def test_a_worker_that_is_stopped_has_an_error_and_the_others_their_threads(weir
     pid = workers[0]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_for(lambda: all(task.read_text().rpartition(")")[2].split()[0] == "T"
+                             for task in Path(f"/proc/{pid}/task").glob("*/stat")), what="all its threads stand still")
         found = {w["pid"]: w for w in stacks(server)["workers"]}
         assert found[pid]["error"] == "no answer within 1 s" and found[pid]["threads"] == []
         assert found[workers[1]["pid"]]["threads"] and not found[workers[1]["pid"]]["error"]
