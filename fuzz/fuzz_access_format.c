@@ -2,8 +2,8 @@
  * Any format and any facts: exactly one line comes out, and in the JSON format a valid object.
  *
  * Input: selector byte, format, NUL, then values separated by NUL: remote address, port, method,
- * path, query, target, protocol, authorization, referer, user agent, any other field; eight
- * bytes at the end of the input are the numbers.
+ * path, query, target, protocol, authorization, referer, user agent, any other field, X-Request-Id;
+ * eight bytes at the end of the input are the numbers.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -114,7 +114,7 @@ static void check_json(const unsigned char *p, const unsigned char *end)
         keys++;
         must(p < end);
     } while (*p == ',');
-    must(*p == '}' && p + 1 == end && keys == 17);
+    must(*p == '}' && p + 1 == end && keys == 19);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -159,10 +159,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .close_reason = number & 1 ? "client_left" : NULL,
         .request_field = find_field,
         .response_field = find_field,
+        .trace_id = number & 2 ? (const unsigned char *)"0123456789abcdef" : NULL,
     };
     struct slice *texts[] = {&f.remote_addr, &f.remote_port, &f.method,   &f.path,
                              &f.query,       &f.target,      &f.protocol, &g_authorization,
-                             &g_referer,     &g_agent,       &g_other};
+                             &g_referer,     &g_agent,       &g_other,    &f.x_request_id};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         *texts[i] = next_text(&rest);
     struct slice values[32];
