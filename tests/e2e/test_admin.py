@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, PYTHON, ROOT, Address, Client, Incomplete, Response, Server, Starter, raw, wait_for
+from harness import (APPS, PATIENCE, PYTHON, Address, Client, Incomplete, Response, Server, Starter, raw, wait_for,
+                     weir_command)
 
 AT = re.compile(r"admin listener at (\S+)")
 TOKEN = "correct-horse-battery-staple"
@@ -638,7 +639,9 @@ def test_a_stop_is_not_kept_up_by_who_looks(weir: Starter, signo: int) -> None:
 def alone(weir: Starter, way: str) -> Server:
     if way == "serve()":
         program = ("import weir, basic; weir.serve(basic.app, host='127.0.0.1', port=0, admin='127.0.0.1:0')")
-        env = {"PYTHONPATH": f"{ROOT / 'build' / 'python'}:{ROOT / 'tests' / 'apps'}"}
+        env = {"PYTHONPATH": f"{Path(weir_command()[0]).parent / 'python'}:{APPS}"}
+        if os.environ.get("WEIR_ASAN_RUNTIME"):
+            env["LD_PRELOAD"] = os.environ["WEIR_ASAN_RUNTIME"]
         return weir(command=[PYTHON, "-c", program], env=env)
     return start(weir, workers=0)
 
