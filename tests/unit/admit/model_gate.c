@@ -395,7 +395,7 @@ static void step_other(struct model *m)
 {
     struct gate_ask ask = {
         .route = m->other,
-        .limits = {UINT32_MAX, 0, 0},
+        .limits = {.concurrency = UINT32_MAX},
         .owner = {GATE_SLOTS_MAX - 1, 1},
         .weight = 1,
         .deadline_ns = INT64_MAX,

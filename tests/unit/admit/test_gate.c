@@ -922,7 +922,7 @@ static void member_turn(struct member *m, uint64_t turn)
     unsigned k = (unsigned)(random % ROUTES), patience = (unsigned)(random >> 16 & 63);
     struct gate_ask ask = {
         .route = c->routes[k],
-        .limits = {CONCURRENCY, 40, SECOND},
+        .limits = {CONCURRENCY, 40, SECOND, 0},
         .owner = crew->owner,
         .flow = (random >> 8) % 9,
         .weight = 1 + (uint32_t)((random >> 24) % 3),

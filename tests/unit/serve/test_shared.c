@@ -28,7 +28,7 @@ static enum gate_verdict enter(struct shared *s, uint32_t route, uint32_t slot)
 {
     struct gate_answer answer;
     struct gate_ask ask = {.route = route,
-                           .limits = {WAITING, WAITING, (int64_t)1000000000 * 60},
+                           .limits = {WAITING, WAITING, (int64_t)1000000000 * 60, 0},
                            .owner = {slot, 1},
                            .flow = slot,
                            .weight = 1,
