@@ -4,10 +4,9 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
 
 from . import load, machine, servers
-from .scenarios import Contender, Criterion, Instructions, Scenario, Throughput, _pick
+from .scenarios import Contender, Criterion, Instructions, Scenario, Throughput, _pick, run_program
 
 SECRET = b'0123456789abcdef0123456789abcdef0123456789abcdef'
 ISSUER = 'https://abcdefghijkl.example.org/auth/v1'
@@ -273,14 +272,7 @@ class Rates(Scenario):
         return [Contender('weir', 'src/admit/rates', 'bare')]
 
     def sample(self, ctx, c):
-        build = os.path.join(machine.ROOT, 'build')
-        subprocess.run(['ninja', '-C', build, '--quiet', 'bench/admission/bench_rates'], check=True,
-                       stdout=subprocess.DEVNULL, timeout=300)
-        ctx.command = 'build/bench/admission/bench_rates'
-        with machine.Watch() as watch:
-            done = subprocess.run([os.path.join(build, 'bench', 'admission', 'bench_rates')], check=True,
-                                  capture_output=True, text=True, timeout=300)
-        got = json.loads(done.stdout)
+        got, figures = run_program(ctx, 'bench/admission/bench_rates')
         out = {k: v['median'] for k, v in got.items() if isinstance(v, dict) and 'median' in v}
         crowds = [v for k, v in got.items() if k.startswith('crowd_')]
         out.update(keys=got['keys'], table_mib=round(got['table_bytes'] / (1 << 20), 2),
@@ -288,8 +280,7 @@ class Rates(Scenario):
                    threads=got['threads'], processes=got['processes'],
                    crowd_decisions=sum(v['decisions'] for v in crowds),
                    over_admitted=sum(v['over_admitted'] for v in crowds),
-                   under_admitted=sum(v['under_admitted'] for v in crowds), **watch.record())
-        del out['server_cores']  # there is none
+                   under_admitted=sum(v['under_admitted'] for v in crowds), **figures)
         return out
 
     def criteria(self, r):

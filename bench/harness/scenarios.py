@@ -145,6 +145,18 @@ def _pick(ctx, quick, full):
     return quick if ctx.quick else full
 
 
+def run_program(ctx, target):
+    """Build a bench that is a program of its own, and run it: what it printed as JSON, and how busy the machine was."""
+    build = os.path.join(machine.ROOT, 'build')
+    subprocess.run(['ninja', '-C', build, '--quiet', target], check=True, stdout=subprocess.DEVNULL, timeout=300)
+    ctx.command = f'build/{target}'
+    with machine.Watch() as watch:
+        done = subprocess.run([os.path.join(build, target)], check=True, capture_output=True, text=True, timeout=300)
+    figures = watch.record()
+    del figures['server_cores']  # there is none
+    return json.loads(done.stdout), figures
+
+
 # --- throughput --------------------------------------------------------------------------------
 
 

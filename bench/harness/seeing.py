@@ -9,7 +9,7 @@ import threading
 import time
 
 from . import load, machine, proc
-from .scenarios import Contender, Criterion, Instructions, Scenario, Throughput
+from .scenarios import Contender, Criterion, Instructions, Scenario, Throughput, run_program
 
 # Everything that can be on; one trace of a hundred is sent, to a collector that is not there.
 EVERYTHING = ('--admin', '127.0.0.1:0', '--request-id', '--trace-context', '--slow-request', '60s',
@@ -57,18 +57,10 @@ class Scrape(Scenario):
         return [Contender('weir', 'src/admin/metrics', 'bare')]
 
     def sample(self, ctx, c):
-        build = os.path.join(machine.ROOT, 'build')
-        subprocess.run(['ninja', '-C', build, '--quiet', 'bench/seeing/bench_scrape'], check=True,
-                       stdout=subprocess.DEVNULL, timeout=300)
-        ctx.command = 'build/bench/seeing/bench_scrape'
-        with machine.Watch() as watch:
-            done = subprocess.run([os.path.join(build, 'bench', 'seeing', 'bench_scrape')], check=True,
-                                  capture_output=True, text=True, timeout=300)
-        got = json.loads(done.stdout)
+        got, figures = run_program(ctx, 'bench/seeing/bench_scrape')
         out = dict(text_ms=got['text_ms']['median'], openmetrics_ms=got['openmetrics_ms']['median'],
                    text_p99_ms=got['text_ms']['p99'], text_kib=got['text_bytes'] / 1024,
-                   openmetrics_kib=got['openmetrics_bytes'] / 1024, **watch.record())
-        del out['server_cores']  # there is none
+                   openmetrics_kib=got['openmetrics_bytes'] / 1024, **figures)
         return out
 
     def criteria(self, r):

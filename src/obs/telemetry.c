@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/must.h"
+#include "obs/counters.h"
 
 /* Records of all slots together, about; each slot has some in any case. */
 #define FLIGHTS_ALL 262144
@@ -76,12 +77,6 @@ static inline unsigned bound_of(int64_t ns)
     return i;
 }
 
-static void add(_Atomic uint64_t *c, uint64_t n)
-{
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 static void add32(_Atomic uint32_t *c, int n)
 {
     atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + (uint32_t)n,
@@ -100,8 +95,8 @@ static void count_state(struct telemetry_worker *w, enum flight_state s, int n)
 void telemetry_observe(struct telemetry_hist *h, int64_t ns)
 {
     ns = ns < 0 ? 0 : ns;
-    add(&h->counts[bound_of(ns)], 1);
-    add(&h->sum_ns, (uint64_t)ns);
+    counter_add(&h->counts[bound_of(ns)], 1);
+    counter_add(&h->sum_ns, (uint64_t)ns);
 }
 
 void telemetry_observe_shared(struct telemetry_hist *h, int64_t ns)
@@ -303,7 +298,7 @@ struct flight *flight_begin(struct telemetry *t, unsigned slot, int64_t now_ns)
         f = &all[top];
         atomic_store_explicit(&w->top, top + 1, memory_order_release);
     } else {
-        add(&w->unlisted, 1);
+        counter_add(&w->unlisted, 1);
         return NULL;
     }
     flight_edit(f);
@@ -429,12 +424,12 @@ static void keep_span(struct telemetry *t, struct telemetry_worker *w, const str
     if (!t->spans_max)
         return;
     if (head - atomic_load_explicit(&w->span_tail, memory_order_acquire) >= t->spans_max) {
-        add(&w->spans_dropped, 1);
+        counter_add(&w->spans_dropped, 1);
         return;
     }
     keep_copy(&telemetry_spans(t, f->slot)[head % t->spans_max], f);
     atomic_store_explicit(&w->span_head, head + 1, memory_order_release);
-    add(&w->spans, 1);
+    counter_add(&w->spans, 1);
 }
 
 static void keep(struct telemetry *t, struct telemetry_worker *w, const struct flight *f,
@@ -443,12 +438,12 @@ static void keep(struct telemetry *t, struct telemetry_worker *w, const struct f
     if (what & KEEP_FAILED) {
         uint64_t n = atomic_load_explicit(&w->failed_n, memory_order_relaxed);
         keep_copy(&w->failed[n % TELEMETRY_FAILED], f);
-        add(&w->failed_n, 1);
+        counter_add(&w->failed_n, 1);
     }
     if (what & KEEP_REFUSED) {
         uint64_t n = atomic_load_explicit(&w->refused_n, memory_order_relaxed);
         keep_copy(&w->refused[n % TELEMETRY_REFUSED], f);
-        add(&w->refused_n, 1);
+        counter_add(&w->refused_n, 1);
     }
     if (what & KEEP_SPAN)
         keep_span(t, w, f);
@@ -488,9 +483,9 @@ void flight_finish(struct telemetry *t, struct flight *f, unsigned keep_what, in
     struct telemetry_worker *w = telemetry_slot(t, f->slot);
     struct telemetry_route *r = &w->routes[f->route < TELEMETRY_ROUTES_MAX ? f->route : 0];
     uint8_t state = f->state;
-    add(&r->statuses[telemetry_status_index(f->status)], 1);
+    counter_add(&r->statuses[telemetry_status_index(f->status)], 1);
     if (f->refusal)
-        add(&r->refused[(f->refusal - 1u) % TELEMETRY_REFUSALS], 1);
+        counter_add(&r->refused[(f->refusal - 1u) % TELEMETRY_REFUSALS], 1);
     flight_edit(f);
     f->at_ns[FLIGHT_NONE] = now_ns;
     count_times(r, f);

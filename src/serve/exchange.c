@@ -389,7 +389,7 @@ static void start_call(struct exchange *x)
     c->abort_reason = NULL;
     c->start_ns = 0;
     x->wall_ns = 0;
-    x->run_ns = x->end_ns = 0;
+    x->end_ns = 0;
     c->ready_ns = c->run_ns = 0;
     if (s->timed) {
         c->start_ns = clock_mono_ns();
@@ -1139,8 +1139,8 @@ void exchange_run(struct server *s, void *local, struct lead_job *job)
     int64_t begun_ms = s->conf->run_timeout ? clock_mono_ms() : 1;
     bool timed = s->timed;
     if (timed)
-        x->call.run_ns = x->run_ns = clock_mono_ns();
-    flights_run(x, x->run_ns);
+        x->call.run_ns = clock_mono_ns();
+    flights_run(x, x->call.run_ns);
     atomic_store_explicit(&x->begun_ms, begun_ms, memory_order_release);
     s->app->run(s->app, local, &x->call);
     if (timed)
@@ -1432,8 +1432,8 @@ static void record_answer(const struct answer *a, int cut)
         .trace_id = x->call.trace ? x->call.trace->trace_id : NULL,
         .wall_ns = x->wall_ns,
         .total_ns = now - x->call.start_ns,
-        .queue_ns = ran ? x->run_ns - x->call.start_ns : 0,
-        .app_ns = !ran ? 0 : x->run_over ? x->end_ns - x->run_ns : now - x->run_ns,
+        .queue_ns = ran ? x->call.run_ns - x->call.start_ns : 0,
+        .app_ns = !ran ? 0 : x->run_over ? x->end_ns - x->call.run_ns : now - x->call.run_ns,
         .close_reason = cut == NOT_CUT ? NULL : close_reason_word((enum close_reason)cut),
         .request_field = find_asked_field,
         .response_field = find_response_field,

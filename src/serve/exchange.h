@@ -91,7 +91,7 @@ struct exchange {
     uint8_t left;              /* leader: enum close_reason; why the connection of an orphan ended */
     bool head_saved;
     int64_t wall_ns;           /* when the head was complete; 0 without an access log */
-    int64_t run_ns, end_ns;    /* begin and end of the run, where somebody wants to know; executor */
+    int64_t end_ns;            /* end of the run, where somebody wants to know (its begin: call.run_ns); executor */
     uint64_t wire_bytes;       /* handed to the connection */
     uint64_t received_ms;      /* loop time of the head; of requests with a body or a deadline */
     struct slice raw;          /* the request head as it came, in the arena */

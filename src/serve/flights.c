@@ -222,9 +222,7 @@ void flights_slow(struct exchange *x)
     if (!x->flight)
         return;
     x->flight->slow = true;
-    atomic_store_explicit(&s->worker->slow,
-                          atomic_load_explicit(&s->worker->slow, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    counter_add(&s->worker->slow, 1);
 }
 
 void flights_dry_run(struct exchange *x, enum refusal_id id)
@@ -232,9 +230,7 @@ void flights_dry_run(struct exchange *x, enum refusal_id id)
     struct server_flights *s = &x->server->flights;
     if (!s->telemetry || !x->admitted.found.route || id >= TELEMETRY_REFUSALS)
         return;
-    _Atomic uint64_t *n = &s->worker->routes[s->rows[x->admitted.found.index]].dry_run[id];
-    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    counter_add(&s->worker->routes[s->rows[x->admitted.found.index]].dry_run[id], 1);
 }
 
 void flights_enter_at(struct exchange *x, enum flight_state state, int64_t now_ns)
@@ -313,10 +309,8 @@ void flights_refused(struct server *s, int status)
 {
     if (!s->flights.telemetry)
         return;
-    _Atomic uint64_t *n = &s->flights.worker->routes[TELEMETRY_ROUTE_OTHER]
-                               .statuses[telemetry_status_index(status)];
-    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    unsigned row = telemetry_status_index(status);
+    counter_add(&s->flights.worker->routes[TELEMETRY_ROUTE_OTHER].statuses[row], 1);
 }
 
 void flights_end(struct exchange *x)
